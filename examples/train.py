@@ -1,0 +1,133 @@
+"""Train and evaluate by a recipe, every seed and every variant of the input; prints one table.
+
+    python examples/train.py --recipe examples/recipes/tvqa_plus_text.yaml --data_dir ../shared/real/tvqa_plus \
+        --output_dir runs/tvqa_plus --seeds 0 1 2
+
+Leaves a folder for each run, with model, processor, metrics and log, and `results.json` over all of them. A run that
+was interrupted goes on from its last checkpoint; one that is finished is not done again.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from common import resolve_text_encoder
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_videoqa import VideoQAForMultipleChoice
+from modeling_videoqa.metrics import evaluate_predictions
+from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, predict
+from processing import EpochCallback, FeatureStore, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa
+
+RECIPE_KEYS = {"data", "text_encoder", "text_config", "model", "inputs", "stages"}
+FIGURES = ("accuracy", "miou", "asa")
+
+
+def read_recipe(path: str) -> dict:
+    recipe = yaml.safe_load(Path(path).read_text())
+    wrong = (set(recipe) ^ RECIPE_KEYS) - {"text_config"}
+    if wrong:
+        raise SystemExit(
+            f"{path}: missing or unknown keys {sorted(wrong)}. Allowed: {sorted(RECIPE_KEYS)}. Correct it."
+        )
+    return recipe
+
+
+def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int) -> Trainer:
+    """One stage with the stock Trainer; goes on from the last checkpoint where there is one."""
+    collator = VideoQACollator(
+        processor,
+        contrastive=model.config.contrastive_loss_weight > 0,
+        question_pool=datasets["train"].question_pool() if stage.get("swap_questions") else None,
+        seed=seed,
+    )
+    settings = {
+        "logging_steps": 20, "save_strategy": "epoch", "save_total_limit": 1, "report_to": "none", "bf16": native_bf16(),
+        "use_cpu": not torch.cuda.is_available(),
+        "lr_scheduler_type": "linear", "warmup_steps": 0.1, "remove_unused_columns": False, "label_names": ["labels"],
+        "seed": seed, "data_seed": seed, **stage["training"],
+    }  # fmt: skip
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(output_dir=str(folder), **settings),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["validation"],
+        data_collator=collator,
+        compute_metrics=answer_accuracy,
+        callbacks=[EpochCallback(collator)],
+    )
+    log_loss_parts(trainer)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    return trainer
+
+
+def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vision=(None, None)) -> dict:
+    """Both stages and the evaluation of one seed."""
+    if (folder / "metrics.json").exists():
+        return json.loads((folder / "metrics.json").read_text())
+    began = time.perf_counter()
+    set_seed(seed)
+    encoder = resolve_text_encoder(recipe["text_encoder"])
+    model = VideoQAForMultipleChoice.from_text_encoder(
+        encoder, text_config=recipe.get("text_config"), vision_model=vision[0], **recipe["model"]
+    )
+    processor = VideoQAProcessor.from_config(model.config, encoder, frame_preprocessing=vision[1])
+    parts = {name: inputs[name] for name in ("subtitles", "objects")}
+    datasets = {
+        split: VideoQADataset(processor, rows, data.clips, features if inputs["video"] else None, **parts)
+        for split, rows in data.questions.items()
+    }
+    for name, stage in recipe["stages"].items():
+        trainer = train_stage(model, processor, datasets, stage, folder / name, seed)
+        (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+    minutes = (time.perf_counter() - began) / 60
+    predictions = predict(model, processor, datasets["validation"])
+    metrics = evaluate_predictions(predictions, data.questions["validation"]) | {"minutes": round(minutes, 2)}
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "predictions.json").write_text(json.dumps(predictions))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    return metrics
+
+
+def summary(results: dict[str, list[dict]]) -> str:
+    """Mean and spread over the seeds, one line for each variant of the input."""
+    lines = [f"{'input':<16}{'seeds':>6}" + "".join(f"{name:>18}" for name in FIGURES) + f"{'minutes':>10}"]
+    for name, runs in results.items():
+        cells = []
+        for figure in FIGURES:
+            values = [metrics[figure] for metrics in runs if metrics[figure] is not None]
+            spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}" if values else "-")
+        minutes = statistics.mean(metrics["minutes"] for metrics in runs)
+        lines.append(f"{name:<16}{len(runs):>6}" + "".join(f"{cell:>18}" for cell in cells) + f"{minutes:>10.1f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--features", help="folder of a feature store; without it the model sees no frames")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    args = parser.parse_args()
+    recipe = read_recipe(args.recipe)
+    data = load_videoqa(recipe["data"], args.data_dir)
+    features = FeatureStore(args.features) if args.features else None
+    output_dir = Path(args.output_dir)
+    results = {
+        name: [run(recipe, data, features, inputs, seed, output_dir / name / f"seed_{seed}") for seed in args.seeds]
+        for name, inputs in recipe["inputs"].items()
+    }
+    (output_dir / "results.json").write_text(json.dumps(results, indent=1))
+    print(summary(results))
+
+
+if __name__ == "__main__":
+    main()

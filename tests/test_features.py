@@ -1,0 +1,252 @@
+import doctest
+import json
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil, ResNetConfig, ResNetModel
+
+from processing import features as features_module
+from processing.features import FeatureStore, extract_features, pixel_values
+from processing.video_videoqa import decode_frames, probe_video, sample_times
+
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, WIDTH], depths=[1, 1], layer_type="basic"))
+
+
+@pytest.fixture(scope="module")
+def image_processor():
+    return CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Two clips of one and two seconds, frame k a grey of level 8 k."""
+    folder = tmp_path_factory.mktemp("videos")
+    paths = {}
+    for clip_id, num_frames in (("clip_a", 10), ("clip.b", 20)):
+        paths[clip_id] = folder / f"{clip_id}.mp4"
+        with av.open(str(paths[clip_id]), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for number in range(num_frames):
+                picture = np.full((32, 48, 3), 8 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    return paths
+
+
+@pytest.fixture
+def store_dir(tmp_path, videos, model, image_processor):
+    return extract_features(videos, model, image_processor, tmp_path / "store", frame_rate=5, progress=False)
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(features_module).failed == 0
+
+
+class TestPixelValues:
+    def test_values(self):
+        processor = CLIPImageProcessorPil(
+            size={"height": 4, "width": 4}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        )
+        frames = np.zeros((2, 8, 6, 3), np.uint8)
+        frames[1] = (255, 0, 51)
+        pixels = pixel_values(frames, processor)
+        assert pixels.shape == (2, 3, 4, 4)
+        torch.testing.assert_close(pixels[0], torch.full((3, 4, 4), -1.0))
+        torch.testing.assert_close(pixels[1, :, 2, 2], torch.tensor([1.0, -1.0, -0.6]))
+
+    def test_a_picture_three_pixels_high_is_not_turned(self):
+        frames = np.zeros((1, 3, 8, 3), np.uint8)
+        frames[..., 0] = 255
+        pixels = pixel_values(frames, ConvNextImageProcessorPil(do_resize=False, do_normalize=False))
+        assert pixels.shape == (1, 3, 3, 8)
+        assert pixels[0, 0].min() == 1
+        assert pixels[0, 1:].max() == 0
+
+    @pytest.mark.parametrize(
+        "frames", [np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), [1]]
+    )
+    def test_mistakes(self, frames, image_processor):
+        with pytest.raises(ValueError, match=r"frames have shape.*Allowed"):
+            pixel_values(frames, image_processor)
+
+    def test_an_image_processor_of_another_kind(self):
+        def strange(images, **_):
+            return {"pixel_values": torch.zeros(1, len(images), 3, 4, 4)}
+
+        with pytest.raises(ValueError, match="function made"):
+            pixel_values(np.zeros((2, 8, 8, 3), np.uint8), strange)
+
+
+class TestExtract:
+    def test_features_are_those_of_the_model(self, store_dir, videos, model, image_processor):
+        store = FeatureStore(store_dir)
+        for clip_id, path in videos.items():
+            times = sample_times(probe_video(path), 5)
+            frames = decode_frames(path, times)
+            with torch.no_grad():
+                expected = model.eval()(pixel_values(frames, image_processor)).pooler_output.flatten(1)
+            features, stored_times = store[clip_id]
+            np.testing.assert_array_equal(stored_times, times)
+            np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-6)
+            assert features.dtype == np.float32
+            assert stored_times.dtype == np.float64
+            assert len(features) == len(times) == (5 if clip_id == "clip_a" else 10)
+
+    def test_what_is_written(self, store_dir, videos):
+        assert sorted(path.name for path in store_dir.iterdir()) == [
+            "clip.b.safetensors",
+            "clip_a.safetensors",
+            "index.json",
+        ]
+        index = json.loads((store_dir / "index.json").read_text())
+        assert (index["frame_rate"], index["feature_size"], index["model"]) == (5.0, WIDTH, "ResNetModel")
+        assert index["versions"]["torch"] == torch.__version__
+        with safe_open(store_dir / "clip_a.safetensors", framework="numpy") as file:
+            assert file.metadata() == {"clip_id": "clip_a", "video": "clip_a.mp4", "frame_rate": "5"}
+
+    def test_the_batch_size_changes_nothing(self, store_dir, videos, model, image_processor, tmp_path):
+        other = extract_features(
+            videos, model, image_processor, tmp_path / "other", frame_rate=5, batch_size=3, progress=False
+        )
+        first, second = FeatureStore(store_dir)["clip.b"][0], FeatureStore(other)["clip.b"][0]
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+    def test_a_stopped_run_is_taken_up(self, store_dir, videos, model, image_processor, monkeypatch):
+        kept = (store_dir / "clip_a.safetensors").stat().st_mtime_ns
+        (store_dir / "clip.b.safetensors").unlink()
+        done = []
+        probe = features_module.probe_video
+        monkeypatch.setattr(features_module, "probe_video", lambda path: done.append(path) or probe(path))
+        extract_features(videos, model, image_processor, store_dir, frame_rate=5, progress=False)
+        assert done == [videos["clip.b"]]
+        assert (store_dir / "clip_a.safetensors").stat().st_mtime_ns == kept
+        assert len(FeatureStore(store_dir)) == 2
+
+    def test_a_bad_clip_leaves_the_others_and_no_half_file(self, tmp_path, videos, model, image_processor):
+        bad = tmp_path / "bad.mp4"
+        bad.write_text("no video")
+        model.train()
+        some = {"clip_a": videos["clip_a"], "bad": bad}
+        with pytest.raises(ValueError, match="cannot be read as mp4"):
+            extract_features(some, model, image_processor, tmp_path / "s", frame_rate=5, progress=False)
+        assert list(FeatureStore(tmp_path / "s")) == ["clip_a"]
+        assert not [path for path in (tmp_path / "s").iterdir() if path.name.startswith(".")]
+        assert model.training  # the model is handed back as it came
+
+    def test_stores_are_not_mixed(self, store_dir, videos, model, image_processor, tmp_path):
+        def go_on(model=model, processor=image_processor, rate=5, directory=store_dir):
+            extract_features(videos, model, processor, directory, frame_rate=rate, progress=False)
+
+        go_on()
+        with pytest.raises(ValueError, match=r"frame_rate 5\.0 there, 3\.0 here.*Allowed"):
+            go_on(rate=3.0)
+        with pytest.raises(ValueError, match=r"frame_rate 5\.0 there, None here"):
+            go_on(rate=None)
+        with pytest.raises(ValueError, match="weights_sha256"):
+            go_on(model=ResNetModel(model.config))
+        with pytest.raises(ValueError, match="image_processor"):
+            go_on(processor=ConvNextImageProcessorPil())
+        (store_dir / "index.json").unlink()
+        with pytest.raises(ValueError, match=r"but no index\.json"):
+            go_on()
+
+    def test_other_versions_are_told(self, store_dir, videos, model, image_processor):
+        index = json.loads((store_dir / "index.json").read_text())
+        index["versions"]["torch"] = "1.0"
+        (store_dir / "index.json").write_text(json.dumps(index))
+        with pytest.warns(UserWarning, match=r"begun with.*1\.0"):
+            extract_features(videos, model, image_processor, store_dir, frame_rate=5, progress=False)
+
+    @pytest.mark.parametrize("clip_id", ["", ".", "..", ".a", "a/b", "a\\b", "/a", "a\0", "a\n", "x" * 201, "C:a", 3])
+    def test_clip_ids_that_are_no_file_names(self, clip_id, model, image_processor, tmp_path, videos):
+        with pytest.raises(ValueError, match=r"clip id is(.|\n)*Allowed"):
+            extract_features({clip_id: videos["clip_a"]}, model, image_processor, tmp_path / "s", progress=False)
+        assert not (tmp_path / "s").exists()
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [({"batch_size": 0}, "batch_size"), ({"frame_rate": 0}, "frame rate"), ({"frame_rate": "3"}, "frame rate")],
+    )
+    def test_arguments_that_are_wrong(self, wrong, said, model, image_processor, tmp_path, videos):
+        with pytest.raises(ValueError, match=f"{said}.*Allowed"):
+            extract_features(videos, model, image_processor, tmp_path / "s", progress=False, **wrong)
+
+    def test_models_that_do_not_fit(self, image_processor, tmp_path, videos):
+        class Bad(torch.nn.Module):
+            def __init__(self, output):
+                super().__init__()
+                self.scale = torch.nn.Parameter(torch.ones(()))
+                self.output = output
+
+            def forward(self, pixel_values):
+                return self.output and type("Output", (), {"pooler_output": self.output(pixel_values)})
+
+        def extract(output):
+            return extract_features(videos, Bad(output), image_processor, tmp_path / "s", 5, progress=False)
+
+        with pytest.raises(ValueError, match="no pooler_output"):
+            extract(None)
+        with pytest.raises(ValueError, match=r"\(5, 3, 32, 32\)"):
+            extract(lambda pixels: pixels)
+        with pytest.raises(ValueError, match=r"'clip_a'.*NaN"):
+            extract(lambda pixels: pixels.mean((2, 3)) * torch.nan)
+        with pytest.raises(FileNotFoundError):
+            FeatureStore(tmp_path / "s")
+
+
+class TestStore:
+    def test_it_is_a_mapping(self, store_dir):
+        store = FeatureStore(str(store_dir))
+        assert store.feature_size == WIDTH
+        assert list(store.keys()) == ["clip.b", "clip_a"]
+        assert len(store) == 2
+        assert "clip_a" in store
+        for other in ("clip_c", "../store/clip_a", "index", 3):
+            assert other not in store
+        with pytest.raises(KeyError, match=r"'clip_c'.*Allowed"):
+            store["clip_c"]
+        assert store.get("clip_c") is None
+
+    @pytest.mark.parametrize(
+        ("tensors", "said"),
+        [
+            ({"features": np.full((2, WIDTH), np.nan, np.float32), "times": np.arange(2.0)}, "NaN or infinity"),
+            ({"features": np.full((2, WIDTH), np.inf, np.float32), "times": np.arange(2.0)}, "NaN or infinity"),
+            ({"features": np.zeros((2, WIDTH + 1), np.float32), "times": np.arange(2.0)}, r"shape \(2, 17\)"),
+            ({"features": np.zeros(WIDTH, np.float32), "times": np.arange(2.0)}, r"shape \(16,\)"),
+            ({"features": np.zeros((2, WIDTH), np.float32), "times": np.arange(3.0)}, "times do not fit"),
+            ({"features": np.zeros((2, WIDTH), np.float32), "times": np.array([1.0, 0.0])}, "do not fit"),
+            ({"features": np.zeros((2, WIDTH), np.float32)}, "cannot be read"),
+        ],
+    )
+    def test_unsound_clips_are_named(self, store_dir, tensors, said):
+        save_file(tensors, store_dir / "clip_a.safetensors")
+        with pytest.raises(ValueError, match=f"(?s){said}.*Allowed") as caught:
+            FeatureStore(store_dir)["clip_a"]
+        assert "'clip_a'" in str(caught.value)
+
+    def test_a_broken_file_is_named(self, store_dir):
+        (store_dir / "clip_a.safetensors").write_bytes(b"\xff" * 20)
+        with pytest.raises(ValueError, match="'clip_a' cannot be read"):
+            FeatureStore(store_dir)["clip_a"]
+
+    @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"format": "videoqa-features/1", "feature_size": "16"}'])
+    def test_an_index_that_is_none(self, store_dir, index):
+        (store_dir / "index.json").write_text(index)
+        with pytest.raises(ValueError, match=r"index\.json is no(.|\n)*Allowed"):
+            FeatureStore(store_dir)
+
+    def test_no_store(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="Allowed"):
+            FeatureStore(tmp_path / "none")
