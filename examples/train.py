@@ -47,8 +47,8 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
         seed=seed,
     )
     settings = {
-        "logging_steps": 20, "save_strategy": "epoch", "save_total_limit": 1, "report_to": "none", "bf16": native_bf16(),
-        "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": 20, "save_strategy": "epoch", "save_total_limit": 1, "report_to": "none",
+        "bf16": native_bf16(), "use_cpu": not torch.cuda.is_available(),
         "lr_scheduler_type": "linear", "warmup_steps": 0.1, "remove_unused_columns": False, "label_names": ["labels"],
         "seed": seed, "data_seed": seed, **stage["training"],
     }  # fmt: skip

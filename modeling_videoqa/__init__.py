@@ -1,14 +1,9 @@
 """A small, exact model that answers multiple-choice questions about subtitled video and shows where the answer is."""
 
-from transformers import AutoConfig
-from transformers import AutoModel
-from transformers import AutoModelForMultipleChoice
+from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice
 
 from .configuration_videoqa import VideoQAConfig
-from .modeling_videoqa import VideoQAForMultipleChoice
-from .modeling_videoqa import VideoQAModel
-from .modeling_videoqa import VideoQAOutput
-from .modeling_videoqa import VideoQAPreTrainedModel
+from .modeling_videoqa import VideoQAForMultipleChoice, VideoQAModel, VideoQAOutput, VideoQAPreTrainedModel
 
 __version__ = "0.1.0"
 __all__ = ["VideoQAConfig", "VideoQAForMultipleChoice", "VideoQAModel", "VideoQAOutput", "VideoQAPreTrainedModel"]

@@ -3,9 +3,7 @@
 import difflib
 import math
 
-from transformers import CONFIG_MAPPING
-from transformers import AutoConfig
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 VISUAL_ATTENTIONS = ("local", "global")
 TOKEN_TYPES = ("fractional", "binary")
@@ -23,7 +21,7 @@ class VideoQAConfig(PreTrainedConfig):
         vision_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of a vision backbone with a pooled output. Default `None`: the model takes features.
         visual_attention (`str`, defaults to `"local"`):
-            Frames that a text row attends to (eq. 3): `"local"`, those of its own segment, or `"global"`, all of the clip.
+            Frames that a text row attends to (eq. 3): `"local"`, its own segment's, or `"global"`, all of the clip.
         token_types (`str`, defaults to `"fractional"`):
             Embeddings of the four text segments: `"fractional"` E0, E1/3, 2 E1/3, E1, or `"binary"` E0, E1, E1, E1.
         segment_span (`str`, defaults to `"partition"`):
@@ -62,7 +60,7 @@ class VideoQAConfig(PreTrainedConfig):
     model_type = "videoqa"
     sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}  # noqa: RUF012 (the library's own form)
     # What Trainer leaves out of its predictions: everything but the logits of the answer and of the span.
-    keys_to_ignore_at_inference = (  # noqa: RUF012
+    keys_to_ignore_at_inference = (
         "qa_loss", "span_loss", "contrastive_loss", "text_logits", "video_logits", "hypotheses",
         "video_hypotheses", "anchor", "frame_attentions",
     )  # fmt: skip

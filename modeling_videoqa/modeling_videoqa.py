@@ -3,21 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence
-from torch.nn.utils.rnn import pad_packed_sequence
-from transformers import AutoModel
-from transformers import PreTrainedModel
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_videoqa import VideoQAConfig
-from .loss_videoqa import answer_loss
-from .loss_videoqa import contrastive_loss
-from .loss_videoqa import span_loss
-from .loss_videoqa import weighted_sum
+from .loss_videoqa import answer_loss, contrastive_loss, span_loss, weighted_sum
 from .packing_videoqa import encode_rows
 
 # Weights of E1 for the second to fourth text segment (METHOD.md, point 6); the first is E0.
@@ -339,7 +333,7 @@ class VideoQAModel(VideoQAPreTrainedModel):
         [CLS] of rows of text (METHOD.md, point 9), as they come: no packing.
 
         Args:
-            input_ids, attention_mask, token_type_ids (`Tensor[num_rows, length]`): Token types are segment numbers 0..3.
+            input_ids, attention_mask, token_type_ids (`Tensor[num_rows, length]`): Token types are 0..3.
 
         Returns:
             `Tensor[num_rows, hidden_size]`

@@ -73,7 +73,7 @@ def encode_rows(
     The result equals that of encoding all rows in one padded batch; only the work on padding is left out.
 
     Args:
-        encode: `(input_ids, attention_mask or None, token_type_ids)` of shape `(rows, length)` -> `(rows, hidden_size)`.
+        encode: `(input_ids, attention_mask or None, token_type_ids)`, each `(rows, length)`, -> `(rows, hidden_size)`.
             The mask is `None` for a block without padding.
         input_ids, attention_mask, token_type_ids (`Tensor[num_rows, max_text_length]`):
             The rows, each with at least one token; padding on the right.

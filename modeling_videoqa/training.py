@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import Trainer
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 LOSS_PARTS = ("qa_loss", "span_loss", "contrastive_loss")
 

@@ -4,17 +4,12 @@ from transformers import AutoProcessor
 
 from modeling_videoqa.configuration_videoqa import VideoQAConfig
 
-from .collator import EpochCallback
-from .collator import VideoQACollator
+from .collator import EpochCallback, VideoQACollator
 from .dataset import VideoQADataset
-from .features import FeatureStore
-from .features import extract_features
-from .loaders import VideoQAData
-from .loaders import load_videoqa
-from .processing_videoqa import VideoQAAnswer
-from .processing_videoqa import VideoQAProcessor
-from .subtitles_videoqa import Sentence
-from .subtitles_videoqa import read_subtitles
+from .features import FeatureStore, extract_features
+from .loaders import VideoQAData, load_videoqa
+from .processing_videoqa import VideoQAAnswer, VideoQAProcessor
+from .subtitles_videoqa import Sentence, read_subtitles
 
 __all__ = [
     "EpochCallback", "FeatureStore", "Sentence", "VideoQAAnswer", "VideoQACollator", "VideoQAData", "VideoQADataset",

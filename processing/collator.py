@@ -1,15 +1,13 @@
 """Examples -> training batches: padding, masked rows (contrastive), swapped questions (pre-training)."""
 
 import hashlib
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature
-from transformers import TrainerCallback
+from transformers import BatchFeature, TrainerCallback
 
 from .processing_videoqa import VideoQAProcessor
 

@@ -233,9 +233,7 @@ def _is_clip_file(name: str) -> bool:
 
 def _description(model: torch.nn.Module, image_processor, frame_rate: float | None) -> dict:
     """What the index says of how features are made, all but their width."""
-    settings = (
-        image_processor.to_json_string() if hasattr(image_processor, "to_json_string") else repr(image_processor)
-    )
+    settings = image_processor.to_json_string() if hasattr(image_processor, "to_json_string") else repr(image_processor)
     return {
         "format": _FORMAT,
         "frame_rate": frame_rate if frame_rate is None else float(frame_rate),

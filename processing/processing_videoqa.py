@@ -1,9 +1,7 @@
 """Question, choices, subtitles, objects and frames -> the batch of the model; the model's output -> answers."""
 
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer
-from transformers import BatchFeature
-from transformers import ProcessorMixin
+from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
-from .subtitles_videoqa import Sentence
-from .subtitles_videoqa import make_segments
-from .subtitles_videoqa import read_subtitles
-from .subtitles_videoqa import segments_of_span
-from .subtitles_videoqa import tidy_sentences
-from .subtitles_videoqa import to_sentences
-from .video_videoqa import VIDEO_SUFFIXES
-from .video_videoqa import decode_frames
-from .video_videoqa import probe_video
-from .video_videoqa import read_subtitle_track
-from .video_videoqa import sample_times
-from .video_videoqa import select_frames
+from .subtitles_videoqa import Sentence, make_segments, read_subtitles, segments_of_span, tidy_sentences, to_sentences
+from .video_videoqa import VIDEO_SUFFIXES, decode_frames, probe_video, read_subtitle_track, sample_times, select_frames
 
 # Fields of the model's config that the input depends on; the processor carries the same names.
 INPUT_FIELDS = (
@@ -442,9 +428,7 @@ class VideoQAProcessor(ProcessorMixin):
 
     def _check_features(self, features, frame_times) -> None:
         features = np.asarray(features)
-        if features.ndim != 2 or (
-            self.video_feature_size is not None and features.shape[1] != self.video_feature_size
-        ):
+        if features.ndim != 2 or (self.video_feature_size is not None and features.shape[1] != self.video_feature_size):
             raise ValueError(
                 f"video_features of shape {features.shape}. Allowed: (num_frames, {self.video_feature_size}). Use the "
                 "features that the model was trained with."
@@ -518,7 +502,7 @@ class VideoQAProcessor(ProcessorMixin):
         source = np.repeat(origins.ravel() - (ends - flat), flat) + np.arange(ends[-1])
         types = np.repeat(np.tile([0, 0, 0, 1, 1, 2, 2, 3, 3], len(sizes)), flat)
         column = np.arange(ends[-1]) - np.repeat(np.cumsum(row_sizes) - row_sizes, row_sizes)
-        place = tuple(np.repeat(axis, row_sizes) for axis in rows) + (column,)
+        place = (*(np.repeat(axis, row_sizes) for axis in rows), column)
         shape = (len(examples), num_choices, num_segments, int(row_sizes.max()))
         input_ids = np.full(shape, tokens.pad_token_id, np.int64)
         attention_mask, token_type_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -546,7 +530,7 @@ def truncate(question, choice, subtitle, object_, max_text_length: int) -> tuple
     Example:
 
     ```python
-    >>> truncate(*np.array([[4], [3], [5], [6]]), max_text_length=20)  # 4 special tokens, 12 of text; 3 and a [SEP] left
+    >>> truncate(*np.array([[4], [3], [5], [6]]), max_text_length=20)  # 4 + 12 tokens: a [SEP] and 3 are left
     (array([4]), array([3]), array([5]), array([3]))
     ```
     """

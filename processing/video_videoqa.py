@@ -229,9 +229,7 @@ def probe_video(path: str | Path) -> VideoInfo:
             shown = int(np.median(np.diff(ticks))) if len(ticks) > 1 else round(1 / (stream.average_rate or 25) / tick)
         duration = float((last + shown) * tick - origin)
         if duration > MAX_SECONDS:
-            raise ValueError(
-                f"{path} lasts {duration:g} s. Allowed: up to {MAX_SECONDS:g} s. Cut the file into clips."
-            )
+            raise ValueError(f"{path} lasts {duration:g} s. Allowed: up to {MAX_SECONDS:g} s. Cut the file into clips.")
         height, width = (picture.width, picture.height) if picture.rotation % 180 else (picture.height, picture.width)
         return VideoInfo(duration, width, height, ticks * float(tick) - float(origin), float(tick))
 

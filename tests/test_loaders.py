@@ -78,9 +78,7 @@ def test_rows_come_back_as_they_went_in():
     assert data.clips.features == CLIP_FEATURES
 
 
-@pytest.mark.parametrize(
-    ("start", "end"), [(math.nan, math.nan), (5.0, 2.0), (3.0, 3.0), (0, math.inf), (1, math.nan)]
-)
+@pytest.mark.parametrize(("start", "end"), [(math.nan, math.nan), (5.0, 2.0), (3.0, 3.0), (0, math.inf), (1, math.nan)])
 def test_a_span_that_cannot_be_used_is_emptied_and_counted(start, end, caplog):
     rows = [question(start=start, end=end), question(qid="2")]
     with caplog.at_level(logging.INFO, logger="processing.loaders.schema"):
