@@ -9,13 +9,11 @@ was interrupted goes on from its last checkpoint; one that is finished is not do
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 
 import torch
-import yaml
-from common import resolve_text_encoder
+from common import check_recipe, read_recipe, resolve_text_encoder, summary
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -23,19 +21,6 @@ from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, predict
 from processing import EpochCallback, FeatureStore, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa
-
-RECIPE_KEYS = {"data", "text_encoder", "text_config", "model", "inputs", "stages"}
-FIGURES = ("accuracy", "miou", "asa")
-
-
-def read_recipe(path: str) -> dict:
-    recipe = yaml.safe_load(Path(path).read_text())
-    wrong = (set(recipe) ^ RECIPE_KEYS) - {"text_config"}
-    if wrong:
-        raise SystemExit(
-            f"{path}: missing or unknown keys {sorted(wrong)}. Allowed: {sorted(RECIPE_KEYS)}. Correct it."
-        )
-    return recipe
 
 
 def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int) -> Trainer:
@@ -95,20 +80,6 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
     return metrics
 
 
-def summary(results: dict[str, list[dict]]) -> str:
-    """Mean and spread over the seeds, one line for each variant of the input."""
-    lines = [f"{'input':<16}{'seeds':>6}" + "".join(f"{name:>18}" for name in FIGURES) + f"{'minutes':>10}"]
-    for name, runs in results.items():
-        cells = []
-        for figure in FIGURES:
-            values = [metrics[figure] for metrics in runs if metrics[figure] is not None]
-            spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.4f}{spread}" if values else "-")
-        minutes = statistics.mean(metrics["minutes"] for metrics in runs)
-        lines.append(f"{name:<16}{len(runs):>6}" + "".join(f"{cell:>18}" for cell in cells) + f"{minutes:>10.1f}")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True)
@@ -120,6 +91,7 @@ def main() -> None:
     recipe = read_recipe(args.recipe)
     data = load_videoqa(recipe["data"], args.data_dir)
     features = FeatureStore(args.features) if args.features else None
+    check_recipe(recipe, data, features)
     output_dir = Path(args.output_dir)
     results = {
         name: [run(recipe, data, features, inputs, seed, output_dir / name / f"seed_{seed}") for seed in args.seeds]

@@ -8,6 +8,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 VISUAL_ATTENTIONS = ("local", "global")
 TOKEN_TYPES = ("fractional", "binary")
 SEGMENT_SPANS = ("partition", "subtitle")
+# Encoders whose positions are counted from behind the padding token: 514 rows are positions for 512 tokens.
+POSITIONS_BEHIND_PADDING = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
 
 
 class VideoQAConfig(PreTrainedConfig):
@@ -39,8 +41,8 @@ class VideoQAConfig(PreTrainedConfig):
         qa_loss_weight, span_loss_weight, contrastive_loss_weight (`float`, default 1.0, 0.2 and 0.1):
             Weights of the losses (eq. 10). A weight of 0 leaves the part out.
         num_tuned_text_layers (`int`, *optional*, defaults to 6):
-            Top layers of the text encoder that are trained; the embeddings and the layers below are frozen. An
-            encoder with fewer layers keeps its embeddings frozen. `None` trains everything.
+            Top layers of the text encoder that are trained; the rest of it is frozen. An encoder with fewer layers
+            keeps its embeddings frozen. `None` trains everything.
         initializer_range (`float`, defaults to 0.02): Standard deviation of new linear layers.
 
     Raises:
@@ -59,11 +61,12 @@ class VideoQAConfig(PreTrainedConfig):
 
     model_type = "videoqa"
     sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}  # noqa: RUF012 (the library's own form)
-    # What Trainer leaves out of its predictions: everything but the logits of the answer and of the span.
-    keys_to_ignore_at_inference = (
+    # What Trainer leaves out of its predictions: everything but the logits of the answer and of the span. A list, since
+    # Trainer adds a list to it.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
         "qa_loss", "span_loss", "contrastive_loss", "text_logits", "video_logits", "hypotheses",
         "video_hypotheses", "anchor", "frame_attentions",
-    )  # fmt: skip
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -86,8 +89,8 @@ class VideoQAConfig(PreTrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
-        known = [name for name in VideoQAConfig.__init__.__code__.co_varnames if name not in ("self", "kwargs")]
-        _refuse_unknown_fields(kwargs, known)
+        code = VideoQAConfig.__init__.__code__
+        _refuse_unknown_fields(kwargs, known=code.co_varnames[1 : code.co_argcount])
         self.text_config = _sub_config(text_config, "text_config", default="bert")
         self.vision_config = _sub_config(vision_config, "vision_config", default=None)
         self.visual_attention = visual_attention
@@ -129,6 +132,8 @@ class VideoQAConfig(PreTrainedConfig):
             _check_number("num_tuned_text_layers", self.num_tuned_text_layers, whole=True, low=0)
         _check_number("initializer_range", self.initializer_range, low=0.0)
         positions = getattr(self.text_config, "max_position_embeddings", None)
+        if self.text_config.model_type in POSITIONS_BEHIND_PADDING:
+            positions -= self.text_config.pad_token_id + 1
         if positions is not None and 0 < positions < self.max_text_length:
             raise ValueError(
                 f"max_text_length={self.max_text_length}, but the text encoder has {positions} positions. "
@@ -158,12 +163,13 @@ def _sub_config(value, name: str, default: str | None) -> PreTrainedConfig | Non
     raise ValueError(f"{name} is a {type(value).__name__}. Allowed: a transformers config, a dict or None. Pass one.")
 
 
-def _refuse_unknown_fields(kwargs: dict, known: list[str]) -> None:
+def _refuse_unknown_fields(kwargs: dict, known: tuple[str, ...]) -> None:
     """A misspelt field would otherwise be kept silently and change nothing."""
     inherited = set(PreTrainedConfig().to_dict()) | {
         "attn_implementation", "auto_map", "code_revision", "dtype", "experts_implementation", "id2label", "label2id",
         "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype", "trust_remote_code",
         "transformers_version",
+        "use_cache",  # Trainer writes it into the config of any model
     }  # fmt: skip
     for name in kwargs:
         if name in inherited or name.startswith("_"):

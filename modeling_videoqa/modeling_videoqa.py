@@ -130,7 +130,7 @@ class AlignedAttention(nn.Module):
             the weights `Tensor[batch_size, num_choices, num_segments, num_frames]` (`"local"`) or
             `Tensor[batch_size, num_choices, num_segments, num_segments, num_frames]` (`"global"`).
         """
-        frames = F.normalize(frames, dim=-1) if self.normalize else frames
+        frames = F.normalize(frames.float(), dim=-1) if self.normalize else frames  # in float16, eps is 0
         projected = self.projection(frames.to(self.projection.weight.dtype))
         values = projected.new_zeros(*frame_mask.shape, projected.shape[-1])
         values[frame_mask] = projected  # (batch_size, num_segments, num_frames, hidden_size)
@@ -199,6 +199,9 @@ class VideoQAPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, FractionalTokenTypeEmbedding):
             init.zeros_(module.weight)  # only the table of an encoder that has none of its own comes here
+        elif isinstance(module, AlignedAttention) and module.normalize:
+            # Unit vectors are short beside a text row: with the usual deviation attention starts flat, and stays so.
+            init.normal_(module.projection.weight, std=20 * self.config.initializer_range)
         elif isinstance(module, nn.GRU):
             for parameter in module.parameters():
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
@@ -285,19 +288,18 @@ class VideoQAModel(VideoQAPreTrainedModel):
 
     def _install_token_types(self) -> FractionalTokenTypeEmbedding | None:
         """Put our table in the place of the encoder's own; an encoder without one gets a table of ours beside it."""
-        hidden_size = self.config.text_config.hidden_size
-        table = FractionalTokenTypeEmbedding(hidden_size, self.config.token_types)
         embeddings = getattr(self.text_encoder, "embeddings", None)
         own = getattr(embeddings, "token_type_embeddings", None)
-        if own is not None and own.weight.shape == table.weight.shape:
-            embeddings.token_type_embeddings = table
+        if own is not None and own.num_embeddings == 2:
+            embeddings.token_type_embeddings = FractionalTokenTypeEmbedding(own.embedding_dim, self.config.token_types)
             return None
-        return table
+        width = self.text_encoder.get_input_embeddings().embedding_dim  # not hidden_size in every encoder
+        return FractionalTokenTypeEmbedding(width, self.config.token_types)
 
     def freeze(self) -> None:
         """
-        Freeze the encoder's embeddings, all but its top `config.num_tuned_text_layers` layers (section 4.1), and the
-        vision backbone.
+        Freeze all of the text encoder but its top `config.num_tuned_text_layers` layers (section 4.1), and the vision
+        backbone.
 
         Frozen layers keep no activations, since nothing below them asks for a gradient. A token-type table that was
         added to an encoder without one is always trained: frozen at zero it would do nothing.
@@ -308,10 +310,16 @@ class VideoQAModel(VideoQAPreTrainedModel):
         if tuned is None:
             return
         num_layers = self.config.text_config.num_hidden_layers
-        embeddings = getattr(self.text_encoder, "embeddings", None) or self.text_encoder.get_input_embeddings()
-        embeddings.requires_grad_(False)
-        layers = next(m for m in self.text_encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers)
-        layers[: max(num_layers - tuned, 0)].requires_grad_(False)
+        lists = [part for part in self.text_encoder.modules() if isinstance(part, nn.ModuleList)]
+        layers = next((part for part in lists if len(part) == num_layers), None)
+        if layers is None:
+            raise ValueError(
+                f"num_tuned_text_layers={tuned}, but the text encoder ({self.config.text_config.model_type}) has no "
+                f"list of {num_layers} layers to choose from. Allowed: None. Set num_tuned_text_layers=None to train "
+                "all of it."
+            )
+        self.text_encoder.requires_grad_(False)
+        layers[max(num_layers - tuned, 0) :].requires_grad_(True)
 
     def train(self, mode: bool = True):
         """As in any module, but frozen parts stay in evaluation mode: no dropout, no moving batch statistics."""

@@ -54,7 +54,7 @@ def plan_blocks(lengths: list[int], max_block_tokens: int, overhead: int = BLOCK
     while stop > 0:
         start = previous[stop]
         rows = order[starts[start] : starts[stop]]
-        pieces = -(-len(rows) * lengths[rows[0]] // max_block_tokens)
+        pieces = -(-len(rows) // max(max_block_tokens // lengths[rows[0]], 1))
         size = -(-len(rows) // pieces)
         blocks[:0] = [rows[i : i + size] for i in range(0, len(rows), size)]
         stop = start

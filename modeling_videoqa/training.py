@@ -30,6 +30,9 @@ class LossPartsCallback(TrainerCallback):
             parts = {name: getattr(output, name) for name in LOSS_PARTS if getattr(output, name) is not None}
             self._micro_batches.append({name: value.detach() for name, value in parts.items()})
 
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self._micro_batches, self._steps = [], []  # of an earlier run that ended between two log entries
+
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self._steps.append(_means(self._micro_batches))
         self._micro_batches = []

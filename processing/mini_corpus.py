@@ -1,17 +1,18 @@
 """The mini corpus: a small diagnostic data set in the TVQA+ layout, written from a seed.
 
-A clip has five or six sentences, each with its own segment, and in the middle of each segment a figure walks by. Four
+A clip has four or five sentences, each with its own segment, and in the middle of each segment a figure walks by. Four
 kinds of question each need one thing, and nothing else answers them:
 
 | kind | asks for | needs |
 |---|---|---|
 | `dialogue` | what a speaker bought, lost, ... | the subtitles |
-| `frames` | the figure's colour when something is talked about | the subtitles (which segment) and the pictures |
+| `frames` | the figure's colour when something is named | the subtitles (which segment) and the pictures |
 | `objects` | what the figure holds then | the subtitles (which segment) and the object labels |
-| `order` | what is talked about first, or last | the order of the segments |
+| `order` | what is named first, or last | the order of the segments |
 
-Question and choices alone stand at chance, 1 in 5: every choice is true of some sentence of the clip, what belongs
-to which sentence is drawn uniformly, and the right answer's place is balanced.
+Question and choices alone stand at chance, 1 in 5: the choices are what the clip's sentences and figures hold (and one
+that is nowhere in a clip of four sentences), what belongs to which sentence is drawn uniformly, and the right answer's
+place is balanced.
 """
 
 import json
@@ -28,7 +29,8 @@ from .mini_drawing import COLOURS, FPS, SHAPES, THINGS, MiniFigure, figure_at, f
 
 KINDS = ("dialogue", "frames", "objects", "order")
 SPLITS = ("train", "val")
-QUESTIONS_PER_KIND = 2  # in each clip
+# In each clip. Frames have more: to tell colours apart is all that their features have to be trained for, and hardest.
+QUESTIONS_PER_KIND = {"dialogue": 2, "frames": 4, "objects": 2, "order": 2}
 NUM_CHOICES = 5
 OBJECT_FPS = 3  # frames per second of the object labels, as in TVQA
 MAX_CLIPS = 47_040  # in a split: more do not fit the two-digit numbers of a TVQA clip name
@@ -53,7 +55,8 @@ VERBS = {
 # Share of a segment at which its figure comes and goes. Attention over a segment's frames can tell choices apart only
 # where the frames differ, so every segment has empty ones too.
 _IN_VIEW = (0.27, 0.73)
-_FIRST_QID = {"train": 0, "val": 500_000}  # above the last of MAX_CLIPS * 8 in train: qids are unique across splits
+_POOLS = {"dialogue": NOUNS, "frames": tuple(COLOURS), "objects": tuple(THINGS), "order": NOUNS}
+_FIRST_QID = {"train": 0, "val": 500_000}  # above the last of MAX_CLIPS * 10 in train: qids are unique across splits
 _VERSION = 1  # of the content; raised when the same parameters would give other files
 
 
@@ -111,8 +114,8 @@ def _clip_name(split: str, number: int) -> str:
 
 
 def _plan_sentences(rng: np.random.Generator, count: int) -> tuple[MiniSentence, ...]:
-    # Of the nine pairs of 3 speakers and 3 verbs, the six off the diagonal: each speaker and each verb occurs twice,
-    # so neither alone says which sentence is meant. (With five sentences one speaker and one verb have only one.)
+    # Of the nine pairs of 3 speakers and 3 verbs, the six off the diagonal: no pair twice, while most speakers and most
+    # verbs come twice, so that neither alone says which sentence is meant.
     speakers, verbs = _draw(rng, NAMES, 3), _draw(rng, VERBS, 3)
     pairs = _draw(rng, [(speakers[i], verbs[j]) for i in range(3) for j in range(3) if i != j], count)
     sentences, clock = [], 0  # hundredths of a second: sums stay exact
@@ -148,9 +151,10 @@ def _question_text(kind: str, sentence: MiniSentence, first: bool) -> str:
     if kind == "dialogue":
         return f"What did {sentence.speaker} {sentence.verb} ?"
     if kind == "order":
-        return f"What is talked about {'first' if first else 'last'} ?"
-    asked = "Which colour is the figure" if kind == "frames" else "What does the figure hold"
-    return f"{asked} when {sentence.speaker} talks about the {sentence.noun} ?"
+        return f"What is named {'first' if first else 'last'} ?"
+    # Short, because the question stands in every row: the demo trains on a CPU in a few minutes.
+    asked = "Which colour is seen" if kind == "frames" else "What is held"
+    return f"{asked} with the {sentence.noun} ?"
 
 
 def _plan_questions(
@@ -171,15 +175,20 @@ def _plan_questions(
     questions = []
     for kind in KINDS:
         ends = [0, len(sentences) - 1]
-        asked = ends if kind == "order" else _draw(rng, range(len(sentences)), QUESTIONS_PER_KIND)
+        asked = ends if kind == "order" else _draw(rng, range(len(sentences)), QUESTIONS_PER_KIND[kind])
         for turn, index in enumerate(asked):
             sentence, answer = sentences[index], answers[kind][index]
-            choices = _draw(rng, [other for other in answers[kind] if other != answer], NUM_CHOICES - 1)
-            place = _place(split, kind, QUESTIONS_PER_KIND * number + turn, seed)
+            # The other answers of the clip, and of a clip with four sentences one that does not occur in it.
+            others = [other for other in answers[kind] if other != answer]
+            others += _draw(
+                rng, [other for other in _POOLS[kind] if other not in answers[kind]], NUM_CHOICES - 1 - len(others)
+            )
+            choices = _draw(rng, others, NUM_CHOICES - 1)
+            place = _place(split, kind, QUESTIONS_PER_KIND[kind] * number + turn, seed)
             choices.insert(place, answer)
             questions.append(
                 {
-                    "qid": _FIRST_QID[split] + len(KINDS) * QUESTIONS_PER_KIND * number + len(questions),
+                    "qid": _FIRST_QID[split] + sum(QUESTIONS_PER_KIND.values()) * number + len(questions),
                     "vid_name": _clip_name(split, number),
                     "q": _question_text(kind, sentence, first=index == 0),
                     **{f"a{i}": choice for i, choice in enumerate(choices)},
@@ -194,7 +203,7 @@ def _plan_questions(
 
 def _plan_clip(split: str, number: int, seed: int) -> MiniClip:
     rng = np.random.default_rng([SPLITS.index(split), 0, number, seed])  # 1 and above: the streams of `_place`
-    sentences = _plan_sentences(rng, count=int(rng.integers(5, 7)))
+    sentences = _plan_sentences(rng, count=int(rng.integers(4, 6)))
     # The clip ends with a whole video frame, 0.3 to 0.425 s after the last word.
     duration = math.ceil(round((sentences[-1].end + 0.3) * FPS, 6)) / FPS
     figures = _plan_figures(rng, sentences, duration)
@@ -215,7 +224,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
         seed (`int`): not negative.
 
     Returns:
-        `list` of `MiniClip`, with eight questions each, two of each of `KINDS`.
+        `list` of `MiniClip`, with ten questions each, as `QUESTIONS_PER_KIND` says.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -224,7 +233,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
 
         >>> clip = plan_clips("train", num_clips=1)[0]
         >>> clip.clip_id, len(clip.questions)
-        ('s01e01_seg01_clip_00', 8)
+        ('s01e01_seg01_clip_00', 10)
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}. Allowed: {' or '.join(map(repr, SPLITS))}. Give one of these names.")
@@ -342,7 +351,7 @@ def write_mini_corpus(
 
     Args:
         output_dir (`str` or `Path`): a folder that does not exist yet, or is empty, or holds this very corpus.
-        num_train_clips (`int`): clips to train on, with eight questions each.
+        num_train_clips (`int`): clips to train on, with ten questions each.
         num_val_clips (`int`): clips to validate on; none of them is in train.
         seed (`int`): not negative.
         progress (`bool`): show a bar while the videos are written.

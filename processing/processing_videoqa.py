@@ -56,7 +56,7 @@ class VideoQAProcessor(ProcessorMixin):
     | `segment_mask` | (B, T) bool | real segments |
     | `video_features` or `pixel_values` | (B, T, I, d_v) or (B, T, I, 3, H, W) float32 | absent: text only |
     | `frame_mask` | (B, T, I) bool | real frames |
-    | `segment_times` | (B, T, 2) float32 | seconds, for post-processing |
+    | `segment_times` | (B, T, 2) float32 | start and end of the sentences, seconds; for post-processing |
     | `anchor_input_ids` | (B, T, L) int64 | masked row of the correct answer; from the collator, training only |
     | `labels`, `start_positions`, `end_positions` | (B,) int64 | -100: not known |
 
@@ -130,14 +130,7 @@ class VideoQAProcessor(ProcessorMixin):
             ValueError: if there is no tokenizer beside the encoder, or it has more words than the encoder.
         """
         if isinstance(tokenizer, str | Path):
-            name = tokenizer
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(name)
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"No tokenizer could be loaded from {str(name)!r}. Allowed: a folder or repository that holds the "
-                    "encoder's tokenizer files (tokenizer.json or vocab.txt). Save the tokenizer beside the encoder."
-                ) from error
+            tokenizer = _load_tokenizer(tokenizer)
         if len(tokenizer) > config.text_config.vocab_size:
             raise ValueError(
                 f"The tokenizer knows {len(tokenizer)} tokens, the text encoder {config.text_config.vocab_size}. "
@@ -253,15 +246,25 @@ class VideoQAProcessor(ProcessorMixin):
         The clip's share of an example: aligned segments, their tokens, and their frames. Arguments as in `__call__`.
 
         Returns:
-            `dict`: `subtitle_ids` and `object_ids` (T lists of tokens), `segment_times` (T, 2), and where there are
-            frames `frame_mask` (T, I) and `video_features` (T, I, d_v) or `pixel_values` (T, I, 3, H, W).
+            `dict`: `subtitle_ids` and `object_ids` (T lists of tokens), `segment_times` and `sentence_times` (T, 2),
+            and where there are frames `frame_mask` (T, I) and `video_features` (T, I, d_v) or `pixel_values`
+            (T, I, 3, H, W).
         """
+        kinds = {"video": video, "frames": frames, "video_features": video_features}
+        given = [name for name, value in kinds.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} came together. Allowed: one of video, frames and video_features, or none for "
+                "text only. Leave the others out."
+            )
         info = None if video is None else probe_video(video)
         if duration is None and info is not None:
             duration = info.duration
         sentences = tidy_sentences(read_any_subtitles(subtitles), duration)
         segments = make_segments(sentences, duration, self.segment_span, self.max_segments)
         times = np.array([(segment.start, segment.end) for segment in segments], dtype=np.float64)
+        # What is answered with: the sentences' own times (point 13). Merging goes by the texts, so the same ones meet.
+        spoken = make_segments(sentences, duration, "subtitle", self.max_segments)
         texts = self._tokenize(
             [segment.text for segment in segments] + self._object_texts(objects, times)
         )  # 2 T lists of tokens
@@ -269,11 +272,13 @@ class VideoQAProcessor(ProcessorMixin):
             "subtitle_ids": texts[: len(segments)],
             "object_ids": texts[len(segments) :],
             "segment_times": times,
+            "sentence_times": np.array([(segment.start, segment.end) for segment in spoken], dtype=np.float32),
         }
         if info is not None:
             frames, frame_times = self._decode(video, info, times)
         if frames is not None:
-            frames = self._preprocess(frames)
+            frames = self._preprocess(np.asarray(frames))
+            _check_frame_times("frames", frames, frame_times)
             example.update(self._align(frames, frame_times, times, "pixel_values"))
         elif video_features is not None:
             example.update(self.align_features(video_features, frame_times, times))
@@ -330,6 +335,8 @@ class VideoQAProcessor(ProcessorMixin):
         Returns:
             [`BatchFeature`] with the keys in the class's docstring.
         """
+        if not examples:
+            raise ValueError("A batch of no questions came. Allowed: at least one. Pass a question.")
         counts = sorted({len(example["choice_ids"]) for example in examples})
         if len(counts) != 1:
             raise ValueError(
@@ -338,8 +345,7 @@ class VideoQAProcessor(ProcessorMixin):
             )
         batch = self._rows(examples)
         num_segments = batch["segment_mask"].shape[1]
-        times = [example["segment_times"].astype(np.float32) for example in examples]
-        batch["segment_times"] = _stack(times, num_segments)
+        batch["segment_times"] = _stack([example["sentence_times"] for example in examples], num_segments)
         for key in ("video_features", "pixel_values"):
             having = [example for example in examples if key in example]
             if having:
@@ -378,14 +384,10 @@ class VideoQAProcessor(ProcessorMixin):
         answers = []
         for i, texts in enumerate(choices):
             index = int(probabilities[i].argmax())
-            start, end = float(times[i, spans[i, 0], 0]), float(times[i, spans[i, 1], 1])
-            duration = float(times[i, :, 1].max())
-            evidence = [
-                sentence
-                for sentence in tidy_sentences(read_any_subtitles(subtitles[i]), duration)
-                if min(sentence.end, end) > max(sentence.start, start)
-            ]
-            answers.append(VideoQAAnswer(texts[index], index, probabilities[i].tolist(), start, end, evidence))
+            start, end = times[i, spans[i, 0], 0], times[i, spans[i, 1], 1]
+            evidence = _evidence(read_any_subtitles(subtitles[i]), start, end, times[i, :, 1].max())
+            span = _seconds(start), _seconds(end)
+            answers.append(VideoQAAnswer(texts[index], index, probabilities[i].tolist(), *span, evidence))
         return answers
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -421,10 +423,16 @@ class VideoQAProcessor(ProcessorMixin):
                 "frame_times, or a processor with the image processor of the model's vision backbone. Extract "
                 "features first, or leave the video out for text only."
             )
-        if not len(frames):
-            size = self.image_processor(np.zeros((1, 1, 3), np.uint8), return_tensors="np")["pixel_values"].shape[1:]
-            return np.zeros((0, *size), np.float32)
-        return self.image_processor(list(frames), return_tensors="np")["pixel_values"]
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise ValueError(
+                f"The frames have shape {frames.shape} and dtype {frames.dtype}. Allowed: (num_frames, height, width, "
+                "3) uint8, RGB. Convert them."
+            )
+        # Of a clip without a single frame only the size is wanted. The layout is said, not guessed: a picture three
+        # pixels high would be taken for one with channels first.
+        pictures = list(frames) or [np.zeros(frames.shape[1:], np.uint8)]
+        pixels = self.image_processor(pictures, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+        return pixels[: len(frames)]
 
     def _check_features(self, features, frame_times) -> None:
         features = np.asarray(features)
@@ -439,12 +447,7 @@ class VideoQAProcessor(ProcessorMixin):
                 f"video_features hold NaN or infinity, first in frame {row}. Allowed: finite numbers. Extract the "
                 "features of this clip again."
             )
-        if frame_times is None or len(frame_times) != len(features):
-            count = "no frame_times" if frame_times is None else f"{len(frame_times)} frame_times"
-            raise ValueError(
-                f"{len(features)} video_features came with {count}. Allowed: one time in seconds for each frame. Pass "
-                "the presentation times of the frames."
-            )
+        _check_frame_times("video_features", features, frame_times)
 
     def _align(self, frames: np.ndarray, frame_times, segment_times: np.ndarray, key: str) -> dict[str, np.ndarray]:
         index, mask = select_frames(
@@ -560,6 +563,29 @@ def best_spans(start_logits: torch.Tensor, end_logits: torch.Tensor) -> np.ndarr
     return torch.stack([best // scores.shape[2], best % scores.shape[2]], dim=1).cpu().numpy()
 
 
+def _check_frame_times(name: str, frames: np.ndarray, frame_times) -> None:
+    if frame_times is None or len(frame_times) != len(frames):
+        count = "no frame_times" if frame_times is None else f"{len(frame_times)} frame_times"
+        raise ValueError(
+            f"{len(frames)} {name} came with {count}. Allowed: one time in seconds for each frame. Pass the "
+            "presentation times of the frames."
+        )
+
+
+def _load_tokenizer(name: str | Path):
+    try:
+        tokenizer, reason = AutoTokenizer.from_pretrained(name), None
+    except (OSError, ValueError) as error:
+        tokenizer, reason = None, error
+    # Beside a config without tokenizer files transformers makes up a tokenizer of little but special tokens.
+    if tokenizer is None or len(tokenizer) - len(tokenizer.all_special_ids) < 10:
+        raise ValueError(
+            f"No tokenizer could be loaded from {str(name)!r}. Allowed: a folder or repository that holds the "
+            "encoder's tokenizer files (tokenizer.json or vocab.txt). Save the tokenizer beside the encoder."
+        ) from reason
+    return tokenizer
+
+
 def read_any_subtitles(subtitles) -> list[Sentence]:
     """
     Sentences from a list, an `.srt` or `.vtt` file, or the subtitle track inside a video; none from `None`.
@@ -583,6 +609,30 @@ def read_any_subtitles(subtitles) -> list[Sentence]:
             "subtitles=None for a clip without text. Pass the subtitle file."
         )
     return sentences
+
+
+def _evidence(
+    sentences: Sequence[Sentence], start: np.float32, end: np.float32, clip_end: np.float32
+) -> list[Sentence]:
+    """
+    The sentences in a span. Times are compared in the float32 of the batch: 2.2 s is later there than in a subtitle
+    file, and the sentence that begins where the span ends would count as well.
+    """
+    # A sentence that ends with the clip, but for the rounding, is not to be cut.
+    ends = [sentence.end for sentence in sentences if sentence.end is not None and np.float32(sentence.end) == clip_end]
+    found = []
+    for sentence in tidy_sentences(sentences, max(ends, default=_seconds(clip_end))):
+        first, last = np.float32(sentence.start), np.float32(sentence.end)
+        # What lasts no time (a start that nothing follows, a sentence past the clip's end) overlaps nothing.
+        is_instant = first == last or start == end
+        if min(last, end) > max(first, start) or (is_instant and start <= first <= end):
+            found.append(sentence)
+    return found
+
+
+def _seconds(time: np.float32) -> float:
+    """The shortest decimal that a float32 stands for: 2.2, not 2.200000047683716."""
+    return float(str(time))
 
 
 def _stack(arrays: Sequence[np.ndarray], num_segments: int) -> np.ndarray:

@@ -532,6 +532,7 @@ def _on_screen(
 ) -> Iterator[np.ndarray]:
     """The picture on screen at each of the ascending times; `frames` are (time, frame) in the order of display."""
     shown, shown_at, picture = None, -math.inf, None
+    reformatter = av.video.reformatter.VideoReformatter()  # one for all frames: setting it up costs more than using it
     waiting = iter(times.tolist())
     time = next(waiting, None)
     while time is not None:
@@ -548,20 +549,20 @@ def _on_screen(
         shown = shown or upcoming  # before the first frame, the first is shown
         while time is not None and time + tolerance < upcoming_at:
             if picture is None:
-                picture = _to_picture(shown, size, path)
+                picture = _to_picture(shown, size, path, reformatter)
                 size = picture.shape[:2]  # a stream may change its own
             yield picture
             time = next(waiting, None)
         shown, shown_at, picture = upcoming, upcoming_at, None
 
 
-def _to_picture(frame: "av.VideoFrame", size: tuple[int, int] | None, path: str | Path) -> np.ndarray:
+def _to_picture(frame: "av.VideoFrame", size: tuple[int, int] | None, path: str | Path, reformatter) -> np.ndarray:
     _check_pixels(path, frame.width * frame.height)
     quarters = round(frame.rotation / 90) % 4
     height, width = size or (None, None)
     if quarters % 2:
         height, width = width, height
-    picture = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    picture = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, quarters))  # both turn counter-clockwise
 
 

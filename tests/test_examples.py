@@ -1,0 +1,74 @@
+"""Recipes and the scripts that read them."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import common  # noqa: E402 (the examples are scripts, not a package)
+
+RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+
+
+def written(folder, **changes):
+    recipe = yaml.safe_load((EXAMPLES / "recipes" / "mini.yaml").read_text()) | changes
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}))
+    return path
+
+
+def data_with(spans):
+    return SimpleNamespace(questions={"train": {"start": spans}})
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_sound(path):
+    recipe = common.read_recipe(path)
+    assert recipe["inputs"]
+    assert recipe["stages"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 3},
+        {"model": None},
+        {"inputs": {"full": {"subtitles": True, "objects": True}}},
+        {"stages": {"main": {"training": {}, "swap_question": True}}},
+    ],
+    ids=["unknown", "missing", "missing input", "misspelt stage"],
+)
+def test_a_wrong_key_stops(tmp_path, changes):
+    with pytest.raises(SystemExit, match="Correct them"):
+        common.read_recipe(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", ""])
+def test_a_file_that_is_no_recipe_stops(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="Allowed"):
+        common.read_recipe(path)
+
+
+def test_a_recipe_that_fits_no_data_stops(tmp_path):
+    recipe = common.read_recipe(written(tmp_path))
+    common.check_recipe(recipe, data_with([None, 1.0]), features={})
+    with pytest.raises(SystemExit, match="no features came"):
+        common.check_recipe(recipe, data_with([1.0]), features=None)
+    with pytest.raises(SystemExit, match="no training question has a span"):
+        common.check_recipe(recipe, data_with([None, None]), features={})
+    recipe["model"]["span_loss_weight"] = 0
+    common.check_recipe(recipe, data_with([None, None]), features={})
+
+
+def test_summary_gives_mean_and_spread_of_the_seeds():
+    runs = [{"accuracy": a, "miou": None, "asa": 0.25, "minutes": 2.0} for a in (0.5, 0.6)]
+    header, line = common.summary({"full": runs}).splitlines()
+    assert header.split() == ["input", "seeds", "accuracy", "miou", "asa", "minutes"]
+    assert line.split() == ["full", "2", "0.5500", "+-", "0.0707", "-", "0.2500", "+-", "0.0000", "2.0"]
