@@ -9,7 +9,7 @@ import yaml
 RECIPE_KEYS = {"data", "text_encoder", "model", "inputs", "stages"}
 OPTIONAL_KEYS = {"text_config"}
 INPUT_KEYS = {"subtitles", "objects", "video"}
-STAGE_KEYS = {"swap_questions", "training"}
+STAGE_KEYS = {"swap_questions", "head_learning_rate"}
 FIGURES = ("accuracy", "miou", "asa")
 
 

@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
-from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, predict
+from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, parameter_groups, predict
 from processing import EpochCallback, FeatureStore, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa
 
 
@@ -37,9 +37,15 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
         "lr_scheduler_type": "linear", "warmup_steps": 0.1, "remove_unused_columns": False, "label_names": ["labels"],
         "seed": seed, "data_seed": seed, **stage["training"],
     }  # fmt: skip
+    args = TrainingArguments(output_dir=str(folder), **settings)
+    optimizer = None  # Trainer's own, unless what is new in the model has a learning rate of its own
+    if "head_learning_rate" in stage:
+        groups = parameter_groups(model, args.learning_rate, stage["head_learning_rate"])
+        optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(output_dir=str(folder), **settings),
+        args=args,
+        optimizers=(optimizer, None),
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         data_collator=collator,

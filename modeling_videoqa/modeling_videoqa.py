@@ -201,7 +201,7 @@ class VideoQAPreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)  # only the table of an encoder that has none of its own comes here
         elif isinstance(module, AlignedAttention) and module.normalize:
             # Unit vectors are short beside a text row: with the usual deviation attention starts flat, and stays so.
-            init.normal_(module.projection.weight, std=20 * self.config.initializer_range)
+            init.normal_(module.projection.weight, std=15 * self.config.initializer_range)
         elif isinstance(module, nn.GRU):
             for parameter in module.parameters():
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)

@@ -70,6 +70,31 @@ def log_loss_parts(trainer: Trainer) -> None:
     trainer.callback_handler.callbacks.insert(0, callback)
 
 
+def parameter_groups(model, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
+    """
+    Parameters for an optimizer with one learning rate for the pre-trained encoder and another for all that is new.
+
+    Args:
+        model ([`VideoQAForMultipleChoice`]): Frozen parameters are left out.
+        learning_rate (`float`): Of the text encoder.
+        head_learning_rate (`float`): Of attention, GRUs and classifiers.
+
+    Returns:
+        `list[dict]`: Two groups for a torch optimizer; hand it to the stock trainer as `optimizers=(optimizer, None)`.
+
+    Example:
+
+    ```python
+    >>> optimizer = torch.optim.AdamW(parameter_groups(model, 2e-4, 1e-3))  # doctest: +SKIP
+    ```
+    """
+    groups: dict[bool, list] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups["text_encoder." in name].append(parameter)
+    return [{"params": groups[True], "lr": learning_rate}, {"params": groups[False], "lr": head_learning_rate}]
+
+
 def answer_accuracy(prediction) -> dict[str, float]:
     """
     `compute_metrics` for `Trainer`: accuracy over the questions with a label.
