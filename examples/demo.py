@@ -68,7 +68,7 @@ def ask(folder: Path, corpus: Path, question: dict) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/demo")
-    parser.add_argument("--train_clips", type=int, default=300)
+    parser.add_argument("--train_clips", type=int, default=400)
     parser.add_argument("--val_clips", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

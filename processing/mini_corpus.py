@@ -30,7 +30,7 @@ from .mini_drawing import COLOURS, FPS, SHAPES, THINGS, MiniFigure, figure_at, f
 KINDS = ("dialogue", "frames", "objects", "order")
 SPLITS = ("train", "val")
 # In each clip. Frames have more: to tell colours apart is all that their features have to be trained for, and hardest.
-QUESTIONS_PER_KIND = {"dialogue": 2, "frames": 4, "objects": 2, "order": 2}
+QUESTIONS_PER_KIND = {"dialogue": 1, "frames": 4, "objects": 1, "order": 2}
 NUM_CHOICES = 5
 OBJECT_FPS = 3  # frames per second of the object labels, as in TVQA
 MAX_CLIPS = 47_040  # in a split: more do not fit the two-digit numbers of a TVQA clip name
@@ -224,7 +224,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
         seed (`int`): not negative.
 
     Returns:
-        `list` of `MiniClip`, with ten questions each, as `QUESTIONS_PER_KIND` says.
+        `list` of `MiniClip`, with eight questions each, as `QUESTIONS_PER_KIND` says.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -233,7 +233,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
 
         >>> clip = plan_clips("train", num_clips=1)[0]
         >>> clip.clip_id, len(clip.questions)
-        ('s01e01_seg01_clip_00', 10)
+        ('s01e01_seg01_clip_00', 8)
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}. Allowed: {' or '.join(map(repr, SPLITS))}. Give one of these names.")
@@ -351,7 +351,7 @@ def write_mini_corpus(
 
     Args:
         output_dir (`str` or `Path`): a folder that does not exist yet, or is empty, or holds this very corpus.
-        num_train_clips (`int`): clips to train on, with ten questions each.
+        num_train_clips (`int`): clips to train on, with eight questions each.
         num_val_clips (`int`): clips to validate on; none of them is in train.
         seed (`int`): not negative.
         progress (`bool`): show a bar while the videos are written.

@@ -102,7 +102,7 @@ def test_folder_and_question_layout(corpus, clips):
     assert {path.stem for path in (corpus / "tvqa_subtitles").iterdir()} == set(clips)
     for split, count in COUNTS.items():
         questions = load(corpus, f"tvqa_plus_{split}.json")
-        assert len(questions) == 10 * count
+        assert len(questions) == 8 * count
         assert Counter(question["kind"] for question in questions) == {
             kind: each * count for kind, each in QUESTIONS_PER_KIND.items()
         }

@@ -234,8 +234,16 @@ def test_attention_teaches_the_text_what_to_look_for():
     text = torch.zeros(1, 1, 1, 2, requires_grad=True)
     attended, _ = attend(text, [[[[1.0, 0.0], [0.0, 2.0]]]], [[[True, True]]])
     attended[..., 0].sum().backward()
-    # d H_v / d H = sum_i alpha_i (v_i M - H_v) (v_i M): alpha = 1/2 each, v_i M = (0, 1) and (4, 0), H_v = (2, 1/2).
+    # u = (0, 1) and (4, 0), alpha = 1/2 each, H_v = (2, 1/2); d H_v[0] / d H = sum_i alpha_i u_i[0] (u_i - H_v).
     assert_close(text.grad, torch.tensor([[[[4.0, -1.0]]]]))
+
+
+def test_the_video_trains_the_text_encoder_too(make_model, make_batch):
+    model = make_model()
+    model(**inputs_of(make_batch())).video_logits.sum().backward()
+    for name, parameter in model.model.text_encoder.encoder.layer.named_parameters():
+        if not name.endswith("key.bias"):  # which no softmax sees
+            assert parameter.grad.abs().max() > 0, name
 
 
 @pytest.fixture
