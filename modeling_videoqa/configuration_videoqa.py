@@ -19,7 +19,8 @@ class VideoQAConfig(PreTrainedConfig):
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            Configuration of the text encoder, any encoder of transformers. Default: BERT-base.
+            Configuration of the text encoder: BERT, RoBERTa, ModernBERT, DistilBERT, DeBERTa and others that return a
+            last hidden state. Default: BERT-base.
         vision_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of a vision backbone with a pooled output. Default `None`: the model takes features.
         visual_attention (`str`, defaults to `"local"`):
