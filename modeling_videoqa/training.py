@@ -32,6 +32,10 @@ class LossPartsCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._micro_batches, self._steps = [], []  # of an earlier run that ended between two log entries
+        self._hook = self.trainer.model.register_forward_hook(self.collect)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self._hook.remove()  # the next stage brings a callback of its own
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self._steps.append(_means(self._micro_batches))
@@ -64,10 +68,8 @@ def log_loss_parts(trainer: Trainer) -> None:
     >>> log_loss_parts(trainer)  # doctest: +SKIP
     ```
     """
-    callback = LossPartsCallback(trainer)
-    trainer.model.register_forward_hook(callback.collect)
     # First, so that the callbacks which report to TensorBoard and others see the parts too.
-    trainer.callback_handler.callbacks.insert(0, callback)
+    trainer.callback_handler.callbacks.insert(0, LossPartsCallback(trainer))
 
 
 def parameter_groups(model, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
