@@ -64,9 +64,11 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
     began = time.perf_counter()
     set_seed(seed)
     encoder = resolve_text_encoder(recipe["text_encoder"])
-    model = VideoQAForMultipleChoice.from_text_encoder(
-        encoder, text_config=recipe.get("text_config"), vision_model=vision[0], **recipe["model"]
-    )
+    if inputs["video"]:
+        fields = {**recipe["model"], "vision_model": vision[0]}
+    else:  # a model without the visual half, rather than one that is never used
+        fields, vision = {**recipe["model"], "video_feature_size": None}, (None, None)
+    model = VideoQAForMultipleChoice.from_text_encoder(encoder, text_config=recipe.get("text_config"), **fields)
     processor = VideoQAProcessor.from_config(model.config, encoder, frame_preprocessing=vision[1])
     parts = {name: inputs[name] for name in ("subtitles", "objects")}
     datasets = {

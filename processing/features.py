@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from .video_videoqa import check_frame_rate, iter_frames, probe_video, sample_times
+from .video_videoqa import check_frame_rate, iter_frames, pixel_values, probe_video, sample_times
 
 logger = logging.getLogger(__name__)
 
@@ -29,44 +29,6 @@ _SUFFIX = ".safetensors"
 _FORMAT = "videoqa-features/1"
 # What two runs must share for their features to stand side by side. Versions are recorded, not compared.
 _IDENTITY = ("format", "frame_rate", "model", "weights_sha256", "image_processor", "feature_size")
-
-
-def pixel_values(frames: np.ndarray, image_processor) -> torch.Tensor:
-    """Prepares decoded pictures for a vision model.
-
-    Args:
-        frames: RGB pictures, (F, height, width, 3) uint8, as `decode_frames` gives them.
-        image_processor: an image processor of transformers. Without torchvision those of the PIL backend work
-            (`AutoImageProcessor` chooses it then); they need pillow.
-
-    Returns:
-        (F, 3, h, w) float, of the size that the image processor is set to.
-
-    Raises:
-        ValueError: the pictures have another shape or dtype, there are none, or the image processor does not give one
-            tensor of three channels for each.
-
-    Example:
-        >>> from transformers import ConvNextImageProcessorPil
-        >>> processor = ConvNextImageProcessorPil(size={"shortest_edge": 32})
-        >>> pixel_values(np.zeros((2, 48, 64, 3), np.uint8), processor).shape
-        torch.Size([2, 3, 32, 32])
-    """
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ValueError(
-            f"The frames have shape {frames.shape} and dtype {frames.dtype}. Allowed: (num_frames, height, width, 3) "
-            "uint8 with at least one frame. Decode them with decode_frames."
-        )
-    # The layout is said, not guessed: a picture three pixels high would be taken for one with channels first.
-    prepared = image_processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
-    pixels = prepared["pixel_values"]
-    if pixels.ndim != 4 or pixels.shape[:2] != (len(frames), 3):
-        raise ValueError(
-            f"{type(image_processor).__name__} made {tuple(pixels.shape)} of {len(frames)} frames. Allowed: "
-            "(num_frames, 3, height, width). Use the image processor of a plain image model, such as ResNet's."
-        )
-    return pixels
 
 
 def extract_features(
@@ -309,7 +271,8 @@ def _clip_features(
     parameter = next(model.parameters())
     pooled = []
     while batch := list(islice(pictures, batch_size)):
-        pixels = pixel_values(np.stack(batch), image_processor).to(parameter.device, parameter.dtype)
+        pixels = torch.from_numpy(pixel_values(np.stack(batch), image_processor))
+        pixels = pixels.to(parameter.device, parameter.dtype)
         with torch.inference_mode():
             output = getattr(model(pixel_values=pixels), "pooler_output", None)
         if output is None or output.flatten(1).shape != output.shape[:2]:

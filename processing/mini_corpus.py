@@ -1,6 +1,6 @@
 """The mini corpus: a small diagnostic data set in the TVQA+ layout, written from a seed.
 
-A clip has four or five sentences, each with its own segment, and in the middle of each segment a figure walks by. Four
+A clip has three or four sentences, each with its own segment, and in the middle of each segment a figure walks by. Four
 kinds of question each need one thing, and nothing else answers them:
 
 | kind | asks for | needs |
@@ -10,9 +10,9 @@ kinds of question each need one thing, and nothing else answers them:
 | `objects` | what the figure holds then | the subtitles (which segment) and the object labels |
 | `order` | what is named first, or last | the order of the segments |
 
-Question and choices alone stand at chance, 1 in 5: the choices are what the clip's sentences and figures hold (and one
-that is nowhere in a clip of four sentences), what belongs to which sentence is drawn uniformly, and the right answer's
-place is balanced.
+Question and choices alone stand at chance, 1 in 5: the choices are what the clip's sentences and figures hold, filled
+up with what is nowhere in it; what belongs to which sentence is drawn uniformly, and the right answer's place is
+balanced.
 """
 
 import json
@@ -30,7 +30,7 @@ from .mini_drawing import COLOURS, FPS, SHAPES, THINGS, MiniFigure, figure_at, f
 KINDS = ("dialogue", "frames", "objects", "order")
 SPLITS = ("train", "val")
 # In each clip. Frames have more: to tell colours apart is all that their features have to be trained for, and hardest.
-QUESTIONS_PER_KIND = {"dialogue": 1, "frames": 4, "objects": 1, "order": 2}
+QUESTIONS_PER_KIND = {"dialogue": 2, "frames": 3, "objects": 2, "order": 2}
 NUM_CHOICES = 5
 OBJECT_FPS = 3  # frames per second of the object labels, as in TVQA
 MAX_CLIPS = 47_040  # in a split: more do not fit the two-digit numbers of a TVQA clip name
@@ -57,7 +57,7 @@ VERBS = {
 _IN_VIEW = (0.27, 0.73)
 _POOLS = {"dialogue": NOUNS, "frames": tuple(COLOURS), "objects": tuple(THINGS), "order": NOUNS}
 _FIRST_QID = {"train": 0, "val": 500_000}  # above the last of MAX_CLIPS * 10 in train: qids are unique across splits
-_VERSION = 1  # of the content; raised when the same parameters would give other files
+_VERSION = 2  # of the content; raised when the same parameters would give other files
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _clip_name(split: str, number: int) -> str:
 
 
 def _plan_sentences(rng: np.random.Generator, count: int) -> tuple[MiniSentence, ...]:
-    # Of the nine pairs of 3 speakers and 3 verbs, the six off the diagonal: no pair twice, while most speakers and most
+    # Of the nine pairs of 3 speakers and 3 verbs, the six off the diagonal: no pair twice, while some speakers and some
     # verbs come twice, so that neither alone says which sentence is meant.
     speakers, verbs = _draw(rng, NAMES, 3), _draw(rng, VERBS, 3)
     pairs = _draw(rng, [(speakers[i], verbs[j]) for i in range(3) for j in range(3) if i != j], count)
@@ -178,7 +178,7 @@ def _plan_questions(
         asked = ends if kind == "order" else _draw(rng, range(len(sentences)), QUESTIONS_PER_KIND[kind])
         for turn, index in enumerate(asked):
             sentence, answer = sentences[index], answers[kind][index]
-            # The other answers of the clip, and of a clip with four sentences one that does not occur in it.
+            # The other answers of the clip, filled up with some that do not occur in it.
             others = [other for other in answers[kind] if other != answer]
             others += _draw(
                 rng, [other for other in _POOLS[kind] if other not in answers[kind]], NUM_CHOICES - 1 - len(others)
@@ -203,7 +203,7 @@ def _plan_questions(
 
 def _plan_clip(split: str, number: int, seed: int) -> MiniClip:
     rng = np.random.default_rng([SPLITS.index(split), 0, number, seed])  # 1 and above: the streams of `_place`
-    sentences = _plan_sentences(rng, count=int(rng.integers(4, 6)))
+    sentences = _plan_sentences(rng, count=int(rng.integers(3, 5)))
     # The clip ends with a whole video frame, 0.3 to 0.425 s after the last word.
     duration = math.ceil(round((sentences[-1].end + 0.3) * FPS, 6)) / FPS
     figures = _plan_figures(rng, sentences, duration)
@@ -224,7 +224,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
         seed (`int`): not negative.
 
     Returns:
-        `list` of `MiniClip`, with eight questions each, as `QUESTIONS_PER_KIND` says.
+        `list` of `MiniClip`, with nine questions each, as `QUESTIONS_PER_KIND` says.
 
     Raises:
         ValueError: if an argument is none of these.
@@ -233,7 +233,7 @@ def plan_clips(split: str, num_clips: int, seed: int = 0) -> list[MiniClip]:
 
         >>> clip = plan_clips("train", num_clips=1)[0]
         >>> clip.clip_id, len(clip.questions)
-        ('s01e01_seg01_clip_00', 8)
+        ('s01e01_seg01_clip_00', 9)
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}. Allowed: {' or '.join(map(repr, SPLITS))}. Give one of these names.")
@@ -342,7 +342,7 @@ def write_mini_corpus(
     - `tvqa_plus_train.json`, `tvqa_plus_val.json`: the questions, with one more key, `"kind"`.
     - `tvqa_subtitles/{clip}.srt`, and the same sentences in `tvqa_preprocessed_subtitles.jsonl`.
     - `tvqa_bbt_frcn_vg_hq_20_100.json`: boxes in pixels of the video, and labels, three times a second.
-    - `videos/{clip}.mp4`: H.264, 96 x 96 pixels, 8 frames per second; about 16 s long.
+    - `videos/{clip}.mp4`: H.264, 96 x 96 pixels, 8 frames per second; about 10 s long.
     - `durations.json`: seconds of each clip. `corpus.json`: the parameters.
 
     The same arguments give the same files, byte for byte (the videos: with the same version of x264). The folder
@@ -351,7 +351,7 @@ def write_mini_corpus(
 
     Args:
         output_dir (`str` or `Path`): a folder that does not exist yet, or is empty, or holds this very corpus.
-        num_train_clips (`int`): clips to train on, with eight questions each.
+        num_train_clips (`int`): clips to train on, with nine questions each.
         num_val_clips (`int`): clips to validate on; none of them is in train.
         seed (`int`): not negative.
         progress (`bool`): show a bar while the videos are written.

@@ -11,8 +11,17 @@ import torch
 import transformers
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
+from .rows_videoqa import text_rows
 from .subtitles_videoqa import Sentence, make_segments, read_subtitles, segments_of_span, tidy_sentences, to_sentences
-from .video_videoqa import VIDEO_SUFFIXES, decode_frames, probe_video, read_subtitle_track, sample_times, select_frames
+from .video_videoqa import (
+    VIDEO_SUFFIXES,
+    decode_frames,
+    pixel_values,
+    probe_video,
+    read_subtitle_track,
+    sample_times,
+    select_frames,
+)
 
 # Fields of the model's config that the input depends on; the processor carries the same names.
 INPUT_FIELDS = (
@@ -195,7 +204,7 @@ class VideoQAProcessor(ProcessorMixin):
             "subtitles": subtitles, "objects": objects, "video": video, "frames": frames,
             "video_features": video_features, "frame_times": frame_times, "duration": duration,
         }  # fmt: skip
-        if isinstance(question, str):
+        if question is None or isinstance(question, str):
             columns = {name: [value] for name, value in {"question": question, "choices": choices, **clip}.items()}
         else:
             size = len(question)
@@ -221,15 +230,15 @@ class VideoQAProcessor(ProcessorMixin):
         Returns:
             `dict`: `question_ids`, a list with the question's tokens (one for all choices), and `choice_ids`.
         """
-        choices = list(choices) if not isinstance(choices, str) else [choices]
-        if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
+        texts = [] if choices is None or isinstance(choices, str) else list(choices)
+        if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(
                 f"choices={choices!r}. Allowed: a list of at least two texts, none of them empty. Correct the choices "
                 f"of the question {question!r}."
             )
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"question={question!r}. Allowed: a text that is not empty. Pass the question.")
-        question_ids, *choice_ids = self._tokenize([question, *choices])
+        question_ids, *choice_ids = self._tokenize([question, *texts])
         return {"question_ids": [question_ids], "choice_ids": choice_ids}
 
     def prepare_clip(
@@ -314,7 +323,7 @@ class VideoQAProcessor(ProcessorMixin):
         Returns:
             `dict`: `labels`, `start_positions`, `end_positions`; -100 where not known.
         """
-        if label is not None and not 0 <= label < num_choices:
+        if label is not None and (label != int(label) or not 0 <= label < num_choices):
             raise ValueError(
                 f"label={label!r} for a question with {num_choices} choices. Allowed: 0 to {num_choices - 1}, or None. "
                 "Correct the label."
@@ -343,7 +352,7 @@ class VideoQAProcessor(ProcessorMixin):
                 f"The questions of one batch have {' and '.join(map(str, counts))} choices. Allowed: the same number "
                 "for all of a batch. Put questions with other numbers of choices into batches of their own."
             )
-        batch = self._rows(examples)
+        batch = text_rows(examples, self.tokenizer, self.max_text_length)
         num_segments = batch["segment_mask"].shape[1]
         batch["segment_times"] = _stack([example["sentence_times"] for example in examples], num_segments)
         for key in ("video_features", "pixel_values"):
@@ -423,16 +432,7 @@ class VideoQAProcessor(ProcessorMixin):
                 "frame_times, or a processor with the image processor of the model's vision backbone. Extract "
                 "features first, or leave the video out for text only."
             )
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
-            raise ValueError(
-                f"The frames have shape {frames.shape} and dtype {frames.dtype}. Allowed: (num_frames, height, width, "
-                "3) uint8, RGB. Convert them."
-            )
-        # Of a clip without a single frame only the size is wanted. The layout is said, not guessed: a picture three
-        # pixels high would be taken for one with channels first.
-        pictures = list(frames) or [np.zeros(frames.shape[1:], np.uint8)]
-        pixels = self.image_processor(pictures, return_tensors="np", input_data_format="channels_last")["pixel_values"]
-        return pixels[: len(frames)]
+        return pixel_values(frames, self.image_processor)
 
     def _check_features(self, features, frame_times) -> None:
         features = np.asarray(features)
@@ -456,93 +456,6 @@ class VideoQAProcessor(ProcessorMixin):
         aligned = np.zeros((*mask.shape, *frames.shape[1:]), np.float32)
         aligned[mask] = frames[index[mask]]
         return {key: aligned, "frame_mask": mask}
-
-    def _rows(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """
-        All text rows of a batch by one gather: every row is nine pieces out of one pool of tokens.
-        """
-        tokens = self.tokenizer
-        num_choices = len(examples[0]["choice_ids"])
-        num_segments = max(len(example["subtitle_ids"]) for example in examples)
-        pool: list[int] = [tokens.cls_token_id, tokens.sep_token_id]
-
-        def add(pieces: Sequence[Sequence[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
-            """Starts in the pool and lengths, `(size,)`; one piece for all stands for `size` equal ones."""
-            starts, lengths = np.zeros(size, np.int64), np.zeros(size, np.int64)
-            for i, piece in enumerate(pieces):
-                starts[i], lengths[i] = len(pool), len(piece)
-                pool.extend(piece)
-            if len(pieces) == 1:
-                starts[:], lengths[:] = starts[0], lengths[0]
-            return starts, lengths
-
-        parts = {"question": [], "choice": [], "subtitle": [], "object": []}
-        segment_mask = np.zeros((len(examples), num_segments), bool)
-        for i, example in enumerate(examples):
-            parts["question"].append(add(example["question_ids"], num_choices))
-            parts["choice"].append(add(example["choice_ids"], num_choices))
-            parts["subtitle"].append(add(example["subtitle_ids"], num_segments))
-            parts["object"].append(add(example["object_ids"], num_segments))
-            segment_mask[i, : len(example["subtitle_ids"])] = True
-        rows = np.nonzero(np.broadcast_to(segment_mask[:, None], (len(examples), num_choices, num_segments)))
-        starts, lengths = {}, {}
-        for name, pairs in parts.items():
-            where = rows[:2] if name in ("question", "choice") else rows[::2]
-            starts[name], lengths[name] = (np.stack(column)[where] for column in zip(*pairs, strict=True))
-        kept = truncate(
-            lengths["question"], lengths["choice"], lengths["subtitle"], lengths["object"], self.max_text_length
-        )
-        one = np.ones_like(kept[0])
-        sep = np.ones_like(kept[0])  # place of [SEP] in the pool
-        question, choice, subtitle, object_ = kept
-        sizes = np.stack([one, question, one, choice, one, subtitle, one, object_, (object_ > 0) * one], axis=1)
-        origins = np.stack(
-            [0 * one, starts["question"], sep, starts["choice"], sep, starts["subtitle"], sep, starts["object"], sep],
-            axis=1,
-        )
-        row_sizes = sizes.sum(axis=1)
-        flat, ends = sizes.ravel(), np.cumsum(sizes.ravel())
-        source = np.repeat(origins.ravel() - (ends - flat), flat) + np.arange(ends[-1])
-        types = np.repeat(np.tile([0, 0, 0, 1, 1, 2, 2, 3, 3], len(sizes)), flat)
-        column = np.arange(ends[-1]) - np.repeat(np.cumsum(row_sizes) - row_sizes, row_sizes)
-        place = (*(np.repeat(axis, row_sizes) for axis in rows), column)
-        shape = (len(examples), num_choices, num_segments, int(row_sizes.max()))
-        input_ids = np.full(shape, tokens.pad_token_id, np.int64)
-        attention_mask, token_type_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        input_ids[place], attention_mask[place], token_type_ids[place] = np.array(pool)[source], 1, types
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "segment_mask": segment_mask,
-        }
-
-
-def truncate(question, choice, subtitle, object_, max_text_length: int) -> tuple:
-    """
-    Tokens of each part that stay in a row (METHOD.md, point 5): the objects are cut first, then the subtitle, then the
-    question; the answer only where it alone exceeds the row. Without objects their [SEP] is left out.
-
-    Args:
-        question, choice, subtitle, object_ (`int array[num_rows]`): Tokens of each part.
-        max_text_length (`int`): Tokens of a row, special tokens included.
-
-    Returns:
-        The same four arrays, cut.
-
-    Example:
-
-    ```python
-    >>> truncate(*np.array([[4], [3], [5], [6]]), max_text_length=20)  # 4 + 12 tokens: a [SEP] and 3 are left
-    (array([4]), array([3]), array([5]), array([3]))
-    ```
-    """
-    room = max_text_length - 4  # [CLS] and the [SEP] after the question, the answer and the subtitle
-    choice = np.minimum(choice, room)
-    question = np.minimum(question, room - choice)
-    subtitle = np.minimum(subtitle, room - choice - question)
-    object_ = np.clip(room - 1 - choice - question - subtitle, 0, object_)
-    return question, choice, subtitle, object_
 
 
 def best_spans(start_logits: torch.Tensor, end_logits: torch.Tensor) -> np.ndarray:

@@ -303,6 +303,46 @@ def iter_frames(path: str | Path, times: np.ndarray, size: tuple[int, int] | Non
             return
 
 
+def pixel_values(frames: np.ndarray, image_processor) -> np.ndarray:
+    """Prepares decoded pictures for a vision model.
+
+    Args:
+        frames: RGB pictures, (F, height, width, 3) uint8, as `decode_frames` gives them.
+        image_processor: an image processor of transformers. Without torchvision those of the PIL backend work
+            (`AutoImageProcessor` chooses it then); they need pillow.
+
+    Returns:
+        (F, 3, h, w) float, of the size that the image processor is set to.
+
+    Raises:
+        ValueError: the pictures have another shape or dtype, or the image processor does not give one array of three
+            channels for each.
+
+    Example:
+        >>> from transformers import ConvNextImageProcessorPil
+        >>> processor = ConvNextImageProcessorPil(size={"shortest_edge": 32})
+        >>> pixel_values(np.zeros((2, 48, 64, 3), np.uint8), processor).shape
+        (2, 3, 32, 32)
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise ValueError(
+            f"The frames have shape {frames.shape} and dtype {frames.dtype}. Allowed: (num_frames, height, width, 3) "
+            "uint8, RGB. Decode them with decode_frames."
+        )
+    # Of a clip without a single frame only the size is wanted. The layout is said, not guessed: a picture three
+    # pixels high would be taken for one with channels first.
+    pictures = list(frames) or [np.zeros(frames.shape[1:], np.uint8)]
+    prepared = image_processor(images=pictures, return_tensors="np", input_data_format="channels_last")
+    pixels = prepared["pixel_values"]
+    if pixels.ndim != 4 or pixels.shape[:2] != (len(pictures), 3):
+        raise ValueError(
+            f"{type(image_processor).__name__} made {tuple(pixels.shape)} of {len(pictures)} frames. Allowed: "
+            "(num_frames, 3, height, width). Use the image processor of a plain image model, such as ResNet's."
+        )
+    return pixels[: len(frames)]
+
+
 def read_subtitle_track(path: str | Path) -> list[Sentence]:
     """Reads the first text subtitle track inside a video file (mov_text, subrip, ass or webvtt).
 

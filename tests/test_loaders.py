@@ -360,8 +360,8 @@ def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path):
     root = write_mini_corpus(tmp_path / "mini", num_train_clips=2, num_val_clips=1, progress=False)
     data = load_videoqa("mini", root)
     assert data.coverage() == {
-        "train": Coverage(16, 16, 16, 16, 2, 2, 2, 2),
-        "validation": Coverage(8, 8, 8, 8, 1, 1, 1, 1),
+        "train": Coverage(18, 18, 18, 18, 2, 2, 2, 2),
+        "validation": Coverage(9, 9, 9, 9, 1, 1, 1, 1),
     }
     assert set(data.questions["train"]["group"]) == set(KINDS)
     (root / "tvqa_preprocessed_subtitles.jsonl").unlink()

@@ -102,7 +102,7 @@ def test_folder_and_question_layout(corpus, clips):
     assert {path.stem for path in (corpus / "tvqa_subtitles").iterdir()} == set(clips)
     for split, count in COUNTS.items():
         questions = load(corpus, f"tvqa_plus_{split}.json")
-        assert len(questions) == 8 * count
+        assert len(questions) == 9 * count
         assert Counter(question["kind"] for question in questions) == {
             kind: each * count for kind, each in QUESTIONS_PER_KIND.items()
         }
@@ -159,11 +159,10 @@ def test_video_stream(corpus):
 def test_sentences_of_a_clip():
     for clip in plan_clips("train", 200):
         sentences = clip.sentences
-        assert len(sentences) in (4, 5)
+        assert len(sentences) in (3, 4)
         assert len({s.noun for s in sentences}) == len({(s.speaker, s.verb) for s in sentences}) == len(sentences)
         for key in ("speaker", "verb"):
-            times = Counter(getattr(s, key) for s in sentences)
-            assert max(times.values()) == 2
+            assert max(Counter(getattr(s, key) for s in sentences).values()) <= 2
         assert all(2.0 <= round(s.end - s.start, 6) <= 3.0 for s in sentences)
         gaps = [round(after.start - before.end, 6) for before, after in pairwise(sentences)]
         assert all(0.1 <= gap <= 0.3 for gap in gaps)
@@ -175,7 +174,7 @@ def test_scene_is_empty_outside_the_middle_of_each_segment(corpus, videos):
     for clip_id, frames in videos.items():
         empty = frames[0]
         assert np.ptp(empty) > 4, "a texture"
-        assert 195 < empty.mean() < 215, "light grey"
+        assert 118 < empty.mean() < 138, "middle grey"
         for start, end in segments_of(read_srt(corpus / "tvqa_subtitles" / f"{clip_id}.srt"), durations[clip_id]):
             for number in range(int(np.ceil(start * FPS)), int(np.ceil(end * FPS))):
                 share = (number / FPS - start) / (end - start)
@@ -285,7 +284,7 @@ def test_the_choices_are_what_the_clip_holds():
         }
         for question in clip.questions:
             choices = {question[key] for key in CHOICES}
-            assert len(choices & true[question["kind"]]) == len(clip.sentences), "and one of none where there are four"
+            assert len(choices & true[question["kind"]]) == len(clip.sentences), "and others of none"
 
 
 # No shortcut
@@ -367,11 +366,11 @@ def test_question_only_statistics_are_at_chance(many, shortcut):
 def test_sentence_asked_about_is_uniform():
     places = Counter()
     for clip in plan_clips("train", 3000):
-        if len(clip.sentences) == 5:
+        if len(clip.sentences) == 4:
             starts = [s.start for s in clip.sentences]
             places.update(starts.index(q["ts"][0]) for q in clip.questions if q["kind"] != "order")
     total = sum(places.values())
-    assert all(abs(places[i] / total - 0.2) < 0.02 for i in range(5))
+    assert all(abs(places[i] / total - 0.25) < 0.02 for i in range(4))
 
 
 def test_words_are_single_tokens_of_bert():

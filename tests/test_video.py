@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil
 
 from processing import video_videoqa
 from processing.subtitles_videoqa import make_segments
@@ -17,6 +18,7 @@ from processing.video_videoqa import (
     VideoInfo,
     decode_frames,
     iter_frames,
+    pixel_values,
     probe_video,
     read_subtitle_track,
     sample_times,
@@ -502,3 +504,40 @@ class TestRealClips:
         assert pictures.shape == (15, 36, 64, 3)
         assert pictures.std() > 10
         assert read_subtitle_track(REAL / "av1_video.mkv") == []
+
+
+class TestPixelValues:
+    def test_values(self):
+        processor = CLIPImageProcessorPil(
+            size={"height": 4, "width": 4}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        )
+        frames = np.zeros((2, 8, 6, 3), np.uint8)
+        frames[1] = (255, 0, 51)
+        pixels = pixel_values(frames, processor)
+        assert pixels.shape == (2, 3, 4, 4)
+        np.testing.assert_allclose(pixels[0], np.full((3, 4, 4), -1.0))
+        np.testing.assert_allclose(pixels[1, :, 2, 2], [1.0, -1.0, -0.6], atol=1e-6)
+
+    def test_a_picture_three_pixels_high_is_not_turned(self):
+        frames = np.zeros((1, 3, 8, 3), np.uint8)
+        frames[..., 0] = 255
+        pixels = pixel_values(frames, ConvNextImageProcessorPil(do_resize=False, do_normalize=False))
+        assert pixels.shape == (1, 3, 3, 8)
+        assert pixels[0, 0].min() == 1
+        assert pixels[0, 1:].max() == 0
+
+    def test_no_picture_at_all_keeps_the_size(self):
+        processor = ConvNextImageProcessorPil(size={"shortest_edge": 32})
+        assert pixel_values(np.zeros((0, 48, 64, 3), np.uint8), processor).shape == (0, 3, 32, 32)
+
+    @pytest.mark.parametrize("frames", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), [1]])
+    def test_mistakes(self, frames):
+        with pytest.raises(ValueError, match=r"frames have shape.*Allowed"):
+            pixel_values(frames, ConvNextImageProcessorPil())
+
+    def test_an_image_processor_of_another_kind(self):
+        def strange(images, **_):
+            return {"pixel_values": np.zeros((1, len(images), 3, 4, 4))}
+
+        with pytest.raises(ValueError, match="function made"):
+            pixel_values(np.zeros((2, 8, 8, 3), np.uint8), strange)
