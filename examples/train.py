@@ -20,7 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, parameter_groups, predict
-from processing import EpochCallback, FeatureStore, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa
+from processing import EpochCallback, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa, open_features
 
 
 def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int) -> Trainer:
@@ -93,12 +93,13 @@ def main() -> None:
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--features", help="folder of a feature store; without it the model sees no frames")
+    parser.add_argument("--features", help="feature store or file; without it the model sees no frames")
+    parser.add_argument("--frame_rate", type=float, help="rows a second of a feature file; a store says it itself")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
     recipe = read_recipe(args.recipe)
     data = load_videoqa(recipe["data"], args.data_dir)
-    features = FeatureStore(args.features) if args.features else None
+    features = open_features(args.features, args.frame_rate) if args.features else None
     check_recipe(recipe, data, features)
     output_dir = Path(args.output_dir)
     results = {

@@ -6,6 +6,7 @@ from modeling_videoqa.configuration_videoqa import VideoQAConfig
 
 from .collator import EpochCallback, VideoQACollator
 from .dataset import VideoQADataset
+from .feature_files import open_features
 from .features import FeatureStore, extract_features
 from .loaders import VideoQAData, load_videoqa
 from .processing_videoqa import VideoQAAnswer, VideoQAProcessor
@@ -13,7 +14,7 @@ from .subtitles_videoqa import Sentence, read_subtitles
 
 __all__ = [
     "EpochCallback", "FeatureStore", "Sentence", "VideoQAAnswer", "VideoQACollator", "VideoQAData", "VideoQADataset",
-    "VideoQAProcessor", "extract_features", "load_videoqa", "read_subtitles",
+    "VideoQAProcessor", "extract_features", "load_videoqa", "open_features", "read_subtitles",
 ]  # fmt: skip
 
 AutoProcessor.register(VideoQAConfig, VideoQAProcessor)

@@ -3,6 +3,7 @@
 import doctest
 import re
 import string
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +36,15 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 @pytest.fixture(autouse=True)
 def _same_numbers_in_every_run():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Folder of the released files, which are never part of the project."""
+    folder = Path(__file__).parents[2] / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session")

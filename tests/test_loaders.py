@@ -4,18 +4,16 @@ import doctest
 import json
 import logging
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processing import loaders
-from processing.loaders import VideoQAData, files, load_tvqa_plus, load_videoqa, schema, tvqa_plus
+from processing.loaders import VideoQAData, files, load_tvqa_plus, load_videoqa, schema, tvqa, tvqa_plus
 from processing.loaders.schema import CLIP_FEATURES, QUESTION_FEATURES, Coverage, make_tables
 from processing.mini_corpus import KINDS, write_mini_corpus
 
-REAL = Path(__file__).parents[1].parent / "shared" / "real"
 CLIP = "s01e01_seg01_clip_00"
 
 
@@ -91,7 +89,7 @@ def test_a_span_that_cannot_be_used_is_emptied_and_counted(start, end, caplog):
 
 @given(st.floats(), st.floats())
 def test_every_span_comes_out_usable_or_empty(start, end):
-    row, dropped = schema._checked_question(question(start=start, end=end), "train", 1)
+    row, dropped = schema.check_question(question(start=start, end=end), "train", 1)
     if dropped:
         assert (row["start"], row["end"]) == (None, None)
     else:
@@ -179,7 +177,7 @@ def test_missing_parts_can_be_switched_off():
 
 
 def test_a_record_becomes_a_row_without_its_boxes(release):
-    data = load_tvqa_plus(release(train=[record()], val=[record(qid="8", show_name="Castle")]))
+    data = load_tvqa_plus(release(train=[record()], val=[record(qid="8", vid_name="own", show_name="Castle")]))
     assert data.questions["train"][0] == {
         "qid": "7",
         "clip_id": CLIP,
@@ -192,7 +190,8 @@ def test_a_record_becomes_a_row_without_its_boxes(release):
     }
     assert data.questions["validation"][0]["group"] == "Castle"
     assert list(data.clips) == [
-        {"clip_id": CLIP, "duration": None, "subtitles": [said(0.5, 1.0, "That's it?", "Chase")], "objects": []}
+        {"clip_id": CLIP, "duration": None, "subtitles": [said(0.5, 1.0, "That's it?", "Chase")], "objects": []},
+        {"clip_id": "own", "duration": None, "subtitles": [], "objects": []},
     ]
 
 
@@ -234,7 +233,7 @@ def test_every_way_to_write_an_answer(release, answer, expected):
     ],
 )
 def test_a_speaker_is_split_off(text, expected):
-    assert tvqa_plus._split_speaker(text) == expected
+    assert tvqa._split_speaker(text) == expected
 
 
 def test_subtitles_from_srt_files(release):
@@ -288,7 +287,7 @@ def test_only_clips_that_are_asked_about_become_rows(release):
         ({"a3": ...}, "record 2: no key 'a3'"),
         ({"a3": 5}, "record 2, key 'a3': 5 came. Only str"),
         ({"vid_name": None}, "key 'vid_name': None"),
-        ({"answer_idx": "a3"}, "record 2, key 'answer_idx': 'a3'"),
+        ({"answer_idx": "b3"}, "record 2, key 'answer_idx': 'b3'"),
         ({"answer_idx": "5"}, "split 'validation', qid '7': label is 5"),
         ({"answer_idx": 1.0}, "key 'answer_idx': 1.0"),
         ({"ts": [1, 2, 3]}, "record 2, key 'ts'"),
@@ -376,10 +375,8 @@ def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path):
             assert [s[key] for s in other["subtitles"]] == expected
 
 
-def test_real_tvqa_plus():
-    if not REAL.is_dir():
-        pytest.skip(f"no real data at {REAL}")
-    data = load_tvqa_plus(REAL / "tvqa_plus")
+def test_real_tvqa_plus(real):
+    data = load_tvqa_plus(real / "tvqa_plus")
     assert data.coverage() == {
         "train": Coverage(1960, 1960, 1959, 1960, 280, 280, 0, 280),  # one span has zero length
         "validation": Coverage(504, 504, 504, 504, 72, 72, 0, 72),
@@ -390,6 +387,6 @@ def test_real_tvqa_plus():
         assert set(table["group"]) == {"bbt"}
         assert "bbox" not in table.column_names
     assert set(data.clips.column_names) == set(CLIP_FEATURES)
-    only_validation = load_tvqa_plus(REAL / "tvqa_plus", ("validation",), subtitles=False)
+    only_validation = load_tvqa_plus(real / "tvqa_plus", ("validation",), subtitles=False)
     assert len(only_validation.clips) == 72
     assert only_validation.clips[0]["subtitles"] == []

@@ -1,37 +1,132 @@
 """Finding and reading the files of a release, with errors that name the file and the place in it."""
 
 import json
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
+
+def check_folder(data_dir: str | Path) -> Path:
+    """The folder of a release, which must be there.
+
+    Args:
+        data_dir: the folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+
+    Example:
+        >>> check_folder(Path(__file__).parent).name
+        'loaders'
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"data_dir is {str(root)!r}. An existing folder is allowed: pass that of the release.")
+    return root
+
+
+def need_file(root: Path, name: str, otherwise: str) -> Path:
+    """Find a file of a release that must be there; see `find_file`.
+
+    Args:
+        root: folder of the release.
+        name: name of the file.
+        otherwise: what can be done to go on without it, for the error message.
+
+    Raises:
+        FileNotFoundError: it is not there.
+
+    Example:
+        >>> need_file(Path(__file__).parent, "train.jsonl", "leave the split out")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: train.jsonl is not in ... It is needed: put it there, or leave the split out.
+    """
+    path = find_file(root, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{name} is not in {root} or up to two folders below. It is needed: put it there, or {otherwise}."
+        )
+    return path
+
+
+def check_splits(splits: Sequence[str], known: Collection[str]) -> None:
+    """Refuse splits that a release does not have.
+
+    Args:
+        splits: what was asked for.
+        known: what there is.
+
+    Raises:
+        ValueError: none was asked for, an unknown one, or a single text in the place of a sequence.
+
+    Example:
+        >>> check_splits(["train"], ["train", "validation"])
+    """
+    if isinstance(splits, str) or not splits or not set(splits) <= set(known):
+        raise ValueError(
+            f"splits is {splits!r}. A sequence of some of {list(known)} is allowed: pass for instance "
+            f"splits=('train',)."
+        )
+
+
+def tell_counts(name: str, questions: Mapping[str, Sized], counts: Mapping[str, int]) -> None:
+    """Log how many questions came, and warn where the official release has another number.
+
+    Args:
+        name: of the data set.
+        questions: split -> its questions.
+        counts: split -> questions in the official release.
+
+    Example:
+        >>> tell_counts("TVQA", {"test": range(7623)}, {"test": 7623})
+    """
+    for split, rows in questions.items():
+        if len(rows) != counts.get(split, len(rows)):
+            logger.warning(
+                "%s %s: %d questions came, the official release has %d. It is another release, or a part.",
+                name, split, len(rows), counts[split],
+            )  # fmt: skip
+
 
 def find_file(root: Path, name: str) -> Path | None:
-    """Find a file or folder of a release by its official name, in `root` or in one of the folders of `root`.
+    """Find a file or folder of a release by its official name, in `root` or up to two folders below.
+
+    Upper and lower case are not told apart where the exact name is not there: releases differ in them.
 
     Args:
         root: folder of the release.
         name: name of the file or folder.
 
     Returns:
-        Its path, or None where it is not there.
+        Its path, or None where it is not there. What is nearer to `root` comes first.
 
     Raises:
-        ValueError: several folders of `root` have it.
+        ValueError: several folders on one level have it.
 
     Example:
         >>> find_file(Path(__file__).parents[1], "files.py").name
         'files.py'
     """
-    if (root / name).exists():
-        return root / name
-    found = sorted(root.glob(f"*/{name}"))
-    if len(found) > 1:
-        raise ValueError(
-            f"{name} is in {len(found)} folders of {root}: {', '.join(path.parent.name for path in found)}. One is "
-            f"allowed, for they may differ: pass one of these folders as data_dir."
-        )
-    return found[0] if found else None
+    folders = [root]
+    for _ in range(3):
+        inside = [entry for folder in folders for entry in os.scandir(folder)]
+        found = [entry for entry in inside if entry.name == name]
+        found = found or [entry for entry in inside if entry.name.casefold() == name.casefold()]
+        if len(found) > 1:
+            where = ", ".join(sorted(Path(entry.path).parent.name for entry in found))
+            raise ValueError(
+                f"{name} is in {len(found)} folders of {root}: {where}. One is allowed, for they may differ: pass one "
+                f"of these folders as data_dir."
+            )
+        if found:
+            return Path(found[0].path)
+        folders = [entry.path for entry in inside if entry.is_dir()]
+    return None
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -54,7 +149,7 @@ def read_json(path: Path, kind: type) -> Any:
         ...     read_json(Path(folder) / "durations.json", dict)
         {'c1': 9.5}
     """
-    value = _parse(_read_text(path), str(path))
+    value = parse_json(_read_text(path), str(path))
     if not isinstance(value, kind):
         raise ValueError(
             f"{path}: a JSON {type(value).__name__} came. A {kind.__name__} is allowed: check that this is the "
@@ -86,7 +181,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield where, _parse(line, where)
+            yield where, parse_json(line, where)
 
 
 def get_key(record: Any, key: str, where: str, *kinds: type) -> Any:
@@ -126,7 +221,20 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: {error}. UTF-8 text is allowed: fetch the file again.") from error
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """Parse one JSON value.
+
+    Args:
+        text: the JSON.
+        where: file and place, for the error message.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+
+    Example:
+        >>> parse_json("[1, 2]", "a.json")
+        [1, 2]
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -134,3 +242,5 @@ def _parse(text: str, where: str) -> Any:
             f"{where}: no JSON at line {error.lineno}, column {error.colno} ({error.msg}). A whole JSON value is "
             f"allowed: the file may be cut short, fetch it again."
         ) from error
+    except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
+        raise ValueError(f"{where}: {error}. Plain JSON is allowed: check that this is the official file.") from error

@@ -151,7 +151,7 @@ def make_tables(
     """
     clip_rows: dict[str, dict] = {}
     for number, clip in enumerate(clips, start=1):
-        row = _checked_clip(clip, number)
+        row = check_clip(clip, number)
         if row["clip_id"] in clip_rows:
             raise ValueError(
                 f"clip {row['clip_id']!r} came twice. The table of clips holds each clip once: join the two rows."
@@ -183,7 +183,7 @@ def _checked_split(
         )
     checked, unusable = [], 0
     for number, question in enumerate(rows, start=1):
-        row, dropped = _checked_question(question, split, number)
+        row, dropped = check_question(question, split, number)
         unusable += dropped
         where = f"split {split!r}, qid {row['qid']!r}"
         if row["qid"] in seen:
@@ -207,7 +207,7 @@ def _checked_split(
     return checked, unusable
 
 
-def _checked_question(question: Mapping, split: str, number: int) -> tuple[dict, bool]:
+def check_question(question: Mapping, split: str, number: int) -> tuple[dict, bool]:
     """A row of the table of questions, and whether its span had to be emptied."""
     row = _with_exact_keys(question, QUESTION_FEATURES, f"split {split!r}, question number {number}")
     where = f"split {split!r}, qid {row['qid']!r}"
@@ -235,7 +235,7 @@ def _checked_question(question: Mapping, split: str, number: int) -> tuple[dict,
     return row, not usable
 
 
-def _checked_clip(clip: Mapping, number: int) -> dict:
+def check_clip(clip: Mapping, number: int) -> dict:
     """A row of the table of clips, its sentences in order."""
     row = _with_exact_keys(clip, CLIP_FEATURES, f"clip number {number}")
     _require_text(row["clip_id"], "clip_id", f"clip number {number}")

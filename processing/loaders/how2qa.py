@@ -1,0 +1,138 @@
+"""How2QA: questions about 60-second clips of instructional videos, with a moment each (Li et al., EMNLP 2020)."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from .files import check_folder, check_splits, need_file, tell_counts
+from .schema import VideoQAData, make_tables
+from .tvqa import read_subtitle_lines
+
+QUESTION_FILES = {
+    "train": "how2QA_train_release.csv",
+    "validation": "how2QA_val_release.csv",
+    "test": "how2QA_test_public_release.csv",
+}
+COUNTS = {"train": 35_405, "validation": 2_852, "test": 2_937}
+SUBTITLE_FILE = "how2r_qa_sub.jsonl"
+CLIP_SECONDS = 60
+SPAN = re.compile(r"\[(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)\]")
+
+
+def load_how2qa(
+    data_dir: str | Path,
+    splits: Sequence[str] = ("train", "validation"),
+    subtitles: bool = True,
+    labels: bool = True,
+) -> VideoQAData:
+    """Read How2QA from its release files.
+
+    The files are found by their official names in `data_dir` or up to two folders below it: the questions
+    `how2QA_{train,val,test_public}_release.csv`, and the subtitles `how2r_qa_sub.jsonl`.
+
+    The right answer stands last in the files. Here the four choices are shuffled, by the qid alone, so that every
+    reading gives the same order. The files have no qid: it is made of the split and the number of the row, from 0.
+
+    Args:
+        data_dir: folder with the release files.
+        splits: some of "train", "validation" and "test" (which has its answers too).
+        subtitles: False leaves the subtitles out; True needs them to be there.
+        labels: False leaves the answers out.
+
+    Returns:
+        The table of questions of each split, and the table of the clips, `{video}_{from}_{to}` in seconds of the
+        video. Spans are relative to the clip; `group` is "how2qa".
+
+    Raises:
+        FileNotFoundError: a file that was asked for is not there.
+        ValueError: a file is broken or holds something else; the message names the file and the place.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "how2QA_val_release.csv"
+        ...     _ = path.write_text("piYcgGdO8_w,[134.15:171.52],White,Grey,Red,Which colour?,Brown")
+        ...     row = load_how2qa(folder, ("validation",), subtitles=False).questions["validation"][0]
+        >>> row["clip_id"], round(row["start"], 2), row["choices"][row["label"]]
+        ('piYcgGdO8_w_120_180', 14.15, 'Brown')
+    """
+    root = check_folder(data_dir)
+    check_splits(splits, QUESTION_FILES)
+    questions = {split: _read_questions(root, split, labels) for split in splits}
+    tell_counts("How2QA", questions, COUNTS)
+    clip_ids = list(dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows))
+    sentences = {}
+    if subtitles:
+        sentences = read_subtitle_lines(need_file(root, SUBTITLE_FILE, "pass subtitles=False to do without"), clip_ids)
+    clips = [
+        {
+            "clip_id": clip_id,
+            "duration": float(CLIP_SECONDS),
+            "subtitles": sentences.get(clip_id, []),
+            "objects": [],
+        }
+        for clip_id in clip_ids
+    ]
+    return make_tables(questions, clips, subtitles=subtitles, labels=labels)
+
+
+def _read_questions(root: Path, split: str, labels: bool) -> list[dict]:
+    name = QUESTION_FILES[split]
+    path = need_file(root, name, "leave its split out of splits")
+    rows = []
+    for number, (where, cells) in enumerate(read_csv(path)):  # no header: the first row is a question
+        span = SPAN.fullmatch(cells[1].strip()) if len(cells) == 7 else None
+        if span is None:
+            raise ValueError(
+                f"{where}: {cells!r:.120} came. Seven cells are allowed: video, [start:end], three wrong answers, "
+                f"question, right answer. Correct the file."
+            )
+        start, end = float(span[1]), float(span[2])
+        first = int(start // CLIP_SECONDS) * CLIP_SECONDS
+        qid = f"how2qa_{split}_{number}"
+        choices = [cells[place].strip() for place in (2, 3, 4, 6)]
+        order = np.random.default_rng(crc32(qid.encode())).permutation(4).tolist()
+        rows.append(
+            {
+                "qid": qid,
+                "clip_id": f"{cells[0].strip()}_{first}_{first + CLIP_SECONDS}",
+                "question": cells[5].strip(),
+                "choices": [choices[place] for place in order],
+                "label": order.index(3) if labels else None,
+                "start": start - first,
+                "end": end - first,
+                "group": "how2qa",
+            }
+        )
+    return rows
+
+
+def read_csv(path: Path) -> list[tuple[str, list[str]]]:
+    """The rows of a csv file as texts: no cell is taken for a number, and "None" is an answer.
+
+    Args:
+        path: the file, UTF-8.
+
+    Returns:
+        For each row its place, for error messages, and its cells. Empty rows are left out.
+
+    Raises:
+        ValueError: the file is no UTF-8 or no csv.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "a.csv").write_text('x,"1,5",None')
+        ...     [cells for _, cells in read_csv(Path(folder) / "a.csv")]
+        [['x', '1,5', 'None']]
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}. A csv file in UTF-8 is allowed: fetch the file again.") from error
