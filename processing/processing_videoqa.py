@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import is_torchvision_available
 
 from .rows_videoqa import text_rows
 from .subtitles_videoqa import Sentence, make_segments, read_subtitles, segments_of_span, tidy_sentences, to_sentences
@@ -154,7 +155,10 @@ class VideoQAProcessor(ProcessorMixin):
         """The image processor built from `frame_preprocessing`, or `None`."""
         if self._image_processor is None and self.frame_preprocessing is not None:
             fields = dict(self.frame_preprocessing)
-            self._image_processor = getattr(transformers, fields.pop("image_processor_type"))(**fields)
+            name = fields.pop("image_processor_type")
+            if not is_torchvision_available() and hasattr(transformers, f"{name}Pil"):
+                name = f"{name}Pil"  # what transformers falls back to, with a warning
+            self._image_processor = getattr(transformers, name)(**fields)
         return self._image_processor
 
     @property
