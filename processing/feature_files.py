@@ -5,23 +5,26 @@ with the file. Each process opens the file for itself, so a reader may be handed
 """
 
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from .features import FeatureStore
+from .features import ClipFeatures, FeatureStore
 from .loaders.tvqa import frame_row_times
 
 MAX_VALUES = 1 << 28  # of one clip, 1 GiB of float32: a file can promise far more rows than it holds
 
 
-class FeatureFile(Mapping):
+class _WrongFeaturesError(ValueError):
+    """What a reader itself says of its file, told from what the libraries raise."""
+
+
+class FeatureFile(ClipFeatures):
     """One file with an array (n, feature_size) for each clip, and the rule by which its rows have times.
 
     Args:
@@ -70,7 +73,9 @@ class FeatureFile(Mapping):
             )
         try:
             array = np.asarray(self._read(self._handle(), clip_id))
-        except (OSError, KeyError, RuntimeError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
+        except _WrongFeaturesError:
+            raise
+        except Exception as error:  # as in _handle: a broken archive may end in zlib's own error, for one
             raise self._wrong(f"clip {clip_id!r} cannot be read ({str(error)[:200]})") from error
         if array.ndim != 2 or not len(array) or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise self._wrong(f"clip {clip_id!r} has shape {array.shape} of {array.dtype}, or holds NaN or infinity")
@@ -79,15 +84,6 @@ class FeatureFile(Mapping):
         else:
             times = np.arange(len(array)) / self.frame_rate
         return array.astype(np.float32, copy=False), times
-
-    def __contains__(self, clip_id: object) -> bool:
-        return clip_id in self._clip_ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._clip_ids)
-
-    def __len__(self) -> int:
-        return len(self._clip_ids)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_opened": None}
@@ -102,7 +98,7 @@ class FeatureFile(Mapping):
         return self._opened[1]
 
     def _wrong(self, what: str) -> ValueError:
-        return ValueError(
+        return _WrongFeaturesError(
             f"{self.path}: {what}. Allowed: for each clip an array (num_frames, feature_size) of finite floats, in the "
             f"format that {self.path.suffix!r} says. Fetch the file again, or convert it."
         )
@@ -154,10 +150,7 @@ class NpzFeatures(FeatureFile):
 
     def _read(self, handle: Any, clip_id: str) -> np.ndarray:
         self._check_size(clip_id, (handle.zip.getinfo(f"{clip_id}.npy").file_size // 8,))
-        try:
-            return handle[clip_id]
-        except ValueError as error:  # an array of objects, which only a pickle could hold
-            raise self._wrong(f"clip {clip_id!r} cannot be read ({str(error)[:200]})") from error
+        return handle[clip_id]
 
 
 class SafetensorsFeatures(FeatureFile):

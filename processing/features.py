@@ -110,7 +110,25 @@ def extract_features(
     return output_dir
 
 
-class FeatureStore(Mapping):
+class ClipFeatures(Mapping):
+    """A read-only mapping from clip to features (n, feature_size) and times (n,); a reader adds `__getitem__`.
+
+    Which clips there are is known from the start, in the keys of `_clip_ids`, so asking for it reads nothing.
+    """
+
+    _clip_ids: dict[str, None]
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._clip_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clip_ids)
+
+    def __len__(self) -> int:
+        return len(self._clip_ids)
+
+
+class FeatureStore(ClipFeatures):
     """The features that `extract_features` wrote: a read-only mapping from clip id to features and times.
 
     Which clips there are is read once, on opening; a clip's file only when it is asked for.
@@ -165,15 +183,6 @@ class FeatureStore(Mapping):
                 f"{file.name} and extract the clip again."
             )
         return features.astype(np.float32, copy=False), times.astype(np.float64, copy=False)
-
-    def __contains__(self, clip_id: object) -> bool:
-        return clip_id in self._clip_ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._clip_ids)
-
-    def __len__(self) -> int:
-        return len(self._clip_ids)
 
 
 def _check_clip_id(clip_id: object) -> None:

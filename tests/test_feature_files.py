@@ -122,6 +122,16 @@ def test_a_file_that_was_cut_short_is_an_error_by_its_name(path, share):
         dict(open_features(path, frame_rate=3))
 
 
+def test_a_compressed_array_that_is_broken_is_an_error_by_its_name(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).random((50, 3), np.float32))
+    raw = bytearray(path.read_bytes())
+    raw[60:90] = b"\xff" * 30  # inside of the deflated data
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"a\.npz: clip 'a' cannot be read .*Allowed"):
+        open_features(path, frame_rate=3)["a"]
+
+
 class Run:
     def __reduce__(self):
         return (print, ("run",))

@@ -9,18 +9,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .files import check_folder, check_splits, find_file, get_key, need_file, read_json, tell_counts
+from .files import Release, find_file, get_key, need_file, read_json, read_questions
 from .schema import VideoQAData, make_tables
 
 logger = logging.getLogger(__name__)
 
-QUESTION_FILES = {
-    "train": "AnotherMissOhQA_train_set.json",
-    "validation": "AnotherMissOhQA_val_set.json",
-    "test": "AnotherMissOhQA_test_set.json",
-}
-# Of the 2020 challenge, on which the paper reports; later releases differ.
-COUNTS = {"train": 10_098, "validation": 3_071, "test": 3_022}
+# The counts are those of the 2020 challenge, on which the paper reports; later releases differ.
+DRAMAQA = Release(
+    "DramaQA",
+    {
+        "train": "AnotherMissOhQA_train_set.json",
+        "validation": "AnotherMissOhQA_val_set.json",
+        "test": "AnotherMissOhQA_test_set.json",
+    },
+    {"train": 10_098, "validation": 3_071, "test": 3_022},
+)
 SCRIPT_FILE, VISUAL_FILE = "AnotherMissOh_script.json", "AnotherMissOh_Visual.json"
 IMAGE_FPS = 25  # the number in an image's name counts the frames of the episode
 MAX_SENTENCE = 90.0  # seconds; a longer one is a slip in the script's times,
@@ -70,19 +73,14 @@ def load_dramaqa(
         >>> data.questions["validation"][0]["label"], data.questions["validation"][0]["group"]
         (2, '1')
     """
-    root = check_folder(data_dir)
-    check_splits(splits, QUESTION_FILES)
-    questions = {split: _read_questions(root, QUESTION_FILES[split], labels) for split in splits}
-    tell_counts("DramaQA", questions, COUNTS)
+    root, questions, clip_ids = read_questions(DRAMAQA, data_dir, splits, lambda path, _: _read_questions(path, labels))
     script = _read_by_shot(root, SCRIPT_FILE, dict, needed=True) if subtitles else {}
     visual = _read_by_shot(root, VISUAL_FILE, list, needed=False) if objects else {}
-    clip_ids = dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows)
     clips = [_clip(clip_id, script, visual, root) for clip_id in clip_ids]
     return make_tables(questions, clips, subtitles=subtitles, labels=labels)
 
 
-def _read_questions(root: Path, name: str, labels: bool) -> list[dict]:
-    path = need_file(root, name, "leave its split out of splits")
+def _read_questions(path: Path, labels: bool) -> list[dict]:
     rows = []
     for number, record in enumerate(read_json(path, list), start=1):
         where = f"{path}, record {number}"

@@ -1,13 +1,28 @@
 """Finding and reading the files of a release, with errors that name the file and the place in it."""
 
+import csv
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 logger = logging.getLogger(__name__)
+
+
+class Release(NamedTuple):
+    """The files of questions of a data set.
+
+    Args:
+        name: its name in messages.
+        files: split -> official name of its file.
+        counts: split -> questions in the official release.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    counts: Mapping[str, int]
 
 
 def check_folder(data_dir: str | Path) -> Path:
@@ -54,45 +69,6 @@ def need_file(root: Path, name: str, otherwise: str) -> Path:
     return path
 
 
-def check_splits(splits: Sequence[str], known: Collection[str]) -> None:
-    """Refuse splits that a release does not have.
-
-    Args:
-        splits: what was asked for.
-        known: what there is.
-
-    Raises:
-        ValueError: none was asked for, an unknown one, or a single text in the place of a sequence.
-
-    Example:
-        >>> check_splits(["train"], ["train", "validation"])
-    """
-    if isinstance(splits, str) or not splits or not set(splits) <= set(known):
-        raise ValueError(
-            f"splits is {splits!r}. A sequence of some of {list(known)} is allowed: pass for instance "
-            f"splits=('train',)."
-        )
-
-
-def tell_counts(name: str, questions: Mapping[str, Sized], counts: Mapping[str, int]) -> None:
-    """Log how many questions came, and warn where the official release has another number.
-
-    Args:
-        name: of the data set.
-        questions: split -> its questions.
-        counts: split -> questions in the official release.
-
-    Example:
-        >>> tell_counts("TVQA", {"test": range(7623)}, {"test": 7623})
-    """
-    for split, rows in questions.items():
-        if len(rows) != counts.get(split, len(rows)):
-            logger.warning(
-                "%s %s: %d questions came, the official release has %d. It is another release, or a part.",
-                name, split, len(rows), counts[split],
-            )  # fmt: skip
-
-
 def find_file(root: Path, name: str) -> Path | None:
     """Find a file or folder of a release by its official name, in `root` or up to two folders below.
 
@@ -127,6 +103,46 @@ def find_file(root: Path, name: str) -> Path | None:
             return Path(found[0].path)
         folders = [entry.path for entry in inside if entry.is_dir()]
     return None
+
+
+def read_questions(
+    release: Release, data_dir: str | Path, splits: Sequence[str], read: Callable[[Path, str], list[dict]]
+) -> tuple[Path, dict[str, list[dict]], list[str]]:
+    """Read the questions of some splits, and tell where there are not as many as the official release has.
+
+    Args:
+        release: the files and their counts.
+        data_dir: folder of the release.
+        splits: the splits that are wanted.
+        read: reads one file, given its path and its split.
+
+    Returns:
+        The folder, the rows of each split, and the clips that they ask about, each once.
+
+    Raises:
+        FileNotFoundError: the folder or a split's file is not there.
+        ValueError: no split was asked for, an unknown one, or a single text in the place of a sequence.
+
+    Example:
+        >>> release = Release("this folder", {"train": "files.py"}, {"train": 1})
+        >>> read_questions(release, Path(__file__).parent, ["train"], lambda path, split: [{"clip_id": path.name}])[1:]
+        ({'train': [{'clip_id': 'files.py'}]}, ['files.py'])
+    """
+    root = check_folder(data_dir)
+    if isinstance(splits, str) or not splits or not set(splits) <= release.files.keys():
+        raise ValueError(
+            f"splits is {splits!r}. A sequence of some of {list(release.files)} is allowed: pass for instance "
+            f"splits=('train',)."
+        )
+    otherwise = "leave its split out of splits"
+    questions = {split: read(need_file(root, release.files[split], otherwise), split) for split in splits}
+    for split, rows in questions.items():
+        if len(rows) != release.counts[split]:
+            logger.warning(
+                "%s %s: %d questions came, the official release has %d. It is another release, or a part.",
+                release.name, split, len(rows), release.counts[split],
+            )  # fmt: skip
+    return root, questions, list(dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows))
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -182,6 +198,33 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             where = f"{path}, line {number}"
             yield where, parse_json(line, where)
+
+
+def read_csv(path: Path) -> list[tuple[str, list[str]]]:
+    """The rows of a csv file as texts: no cell is taken for a number, and "None" is an answer.
+
+    Args:
+        path: the file, UTF-8.
+
+    Returns:
+        For each row its place, for error messages, and its cells. Empty rows are left out.
+
+    Raises:
+        ValueError: the file is no UTF-8 or no csv.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "a.csv").write_text('x,"1,5",None')
+        ...     [cells for _, cells in read_csv(Path(folder) / "a.csv")]
+        [['x', '1,5', 'None']]
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}. A csv file in UTF-8 is allowed: fetch the file again.") from error
 
 
 def get_key(record: Any, key: str, where: str, *kinds: type) -> Any:

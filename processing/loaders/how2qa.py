@@ -1,6 +1,5 @@
 """How2QA: questions about 60-second clips of instructional videos, with a moment each (Li et al., EMNLP 2020)."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +7,19 @@ from zlib import crc32
 
 import numpy as np
 
-from .files import check_folder, check_splits, need_file, tell_counts
+from .files import Release, need_file, read_csv, read_questions
 from .schema import VideoQAData, make_tables
 from .tvqa import read_subtitle_lines
 
-QUESTION_FILES = {
-    "train": "how2QA_train_release.csv",
-    "validation": "how2QA_val_release.csv",
-    "test": "how2QA_test_public_release.csv",
-}
-COUNTS = {"train": 35_405, "validation": 2_852, "test": 2_937}
+HOW2QA = Release(
+    "How2QA",
+    {
+        "train": "how2QA_train_release.csv",
+        "validation": "how2QA_val_release.csv",
+        "test": "how2QA_test_public_release.csv",
+    },
+    {"train": 35_405, "validation": 2_852, "test": 2_937},
+)
 SUBTITLE_FILE = "how2r_qa_sub.jsonl"
 CLIP_SECONDS = 60
 SPAN = re.compile(r"\[(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)\]")
@@ -60,11 +62,9 @@ def load_how2qa(
         >>> row["clip_id"], round(row["start"], 2), row["choices"][row["label"]]
         ('piYcgGdO8_w_120_180', 14.15, 'Brown')
     """
-    root = check_folder(data_dir)
-    check_splits(splits, QUESTION_FILES)
-    questions = {split: _read_questions(root, split, labels) for split in splits}
-    tell_counts("How2QA", questions, COUNTS)
-    clip_ids = list(dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows))
+    root, questions, clip_ids = read_questions(
+        HOW2QA, data_dir, splits, lambda path, split: _read_questions(path, split, labels)
+    )
     sentences = {}
     if subtitles:
         sentences = read_subtitle_lines(need_file(root, SUBTITLE_FILE, "pass subtitles=False to do without"), clip_ids)
@@ -80,9 +80,7 @@ def load_how2qa(
     return make_tables(questions, clips, subtitles=subtitles, labels=labels)
 
 
-def _read_questions(root: Path, split: str, labels: bool) -> list[dict]:
-    name = QUESTION_FILES[split]
-    path = need_file(root, name, "leave its split out of splits")
+def _read_questions(path: Path, split: str, labels: bool) -> list[dict]:
     rows = []
     for number, (where, cells) in enumerate(read_csv(path)):  # no header: the first row is a question
         span = SPAN.fullmatch(cells[1].strip()) if len(cells) == 7 else None
@@ -109,30 +107,3 @@ def _read_questions(root: Path, split: str, labels: bool) -> list[dict]:
             }
         )
     return rows
-
-
-def read_csv(path: Path) -> list[tuple[str, list[str]]]:
-    """The rows of a csv file as texts: no cell is taken for a number, and "None" is an answer.
-
-    Args:
-        path: the file, UTF-8.
-
-    Returns:
-        For each row its place, for error messages, and its cells. Empty rows are left out.
-
-    Raises:
-        ValueError: the file is no UTF-8 or no csv.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "a.csv").write_text('x,"1,5",None')
-        ...     [cells for _, cells in read_csv(Path(folder) / "a.csv")]
-        [['x', '1,5', 'None']]
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            return [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}. A csv file in UTF-8 is allowed: fetch the file again.") from error

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .files import check_folder, check_splits, need_file, tell_counts
-from .how2qa import read_csv
+from .files import Release, read_csv, read_questions
 from .schema import VideoQAData, make_tables
 
-QUESTION_FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-COUNTS = {"train": 34_132, "validation": 4_996, "test": 8_564}
+NEXTQA = Release(
+    "NExT-QA",
+    {"train": "train.csv", "validation": "val.csv", "test": "test.csv"},
+    {"train": 34_132, "validation": 4_996, "test": 8_564},
+)
 COLUMNS = ["video", "frame_count", "width", "height", "question", "answer", "qid", "type", *(f"a{i}" for i in range(5))]
 
 
@@ -42,17 +44,12 @@ def load_nextqa(
         >>> row["qid"], row["choices"][row["label"]], row["group"]
         ('40100_6', 'strum it', 'CH')
     """
-    root = check_folder(data_dir)
-    check_splits(splits, QUESTION_FILES)
-    questions = {split: _read_questions(root, QUESTION_FILES[split], labels) for split in splits}
-    tell_counts("NExT-QA", questions, COUNTS)
-    clip_ids = dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows)
+    _, questions, clip_ids = read_questions(NEXTQA, data_dir, splits, lambda path, _: _read_questions(path, labels))
     clips = [{"clip_id": clip_id, "duration": None, "subtitles": [], "objects": []} for clip_id in clip_ids]
     return make_tables(questions, clips, subtitles=False, labels=labels)
 
 
-def _read_questions(root: Path, name: str, labels: bool) -> list[dict]:
-    path = need_file(root, name, "leave its split out of splits")
+def _read_questions(path: Path, labels: bool) -> list[dict]:
     header, *lines = read_csv(path) or [(str(path), [])]
     if header[1] != COLUMNS:
         raise ValueError(

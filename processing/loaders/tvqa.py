@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..subtitles_videoqa import read_subtitles, tidy_sentences
-from .files import check_folder, check_splits, find_file, get_key, need_file, read_json, read_json_lines, tell_counts
+from .files import Release, find_file, get_key, read_json, read_json_lines, read_questions
 from .pickles import read_text_pickle
 from .schema import VideoQAData, make_tables
 
@@ -28,20 +28,6 @@ FRAMES_PER_SECOND = 3
 MAX_ROWS = 300  # of a clip in TVQA's own frame files: a longer clip is resampled to so many
 # A double episode is "e12-13"; The Big Bang Theory alone has no prefix.
 CLIP_NAME = re.compile(r"(?:(friends|met|castle|house|grey)_)?s\d\de\d\d(?:-\d\d)?_seg\d\d_clip_\d\d")
-
-
-class Release(NamedTuple):
-    """What tells one data set of the family from the other.
-
-    Args:
-        name: its name in messages.
-        files: split -> official name of the file of questions, a JSON list or (`.jsonl`) one record a line.
-        counts: split -> questions in the official release.
-    """
-
-    name: str
-    files: Mapping[str, str]
-    counts: Mapping[str, int]
 
 
 TVQA = Release(
@@ -105,11 +91,7 @@ def load_release(
             ...
         FileNotFoundError: data_dir is 'nowhere'. An existing folder is allowed: pass that of the release.
     """
-    root = check_folder(data_dir)
-    check_splits(splits, release.files)
-    questions = {split: _read_questions(root, release.files[split], labels) for split in splits}
-    tell_counts(release.name, questions, release.counts)
-    clip_ids = list(dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows))
+    root, questions, clip_ids = read_questions(release, data_dir, splits, lambda path, _: _read_questions(path, labels))
     durations = _read_durations(root)
     sentences = _read_subtitles(root, clip_ids, durations) if subtitles else {}
     found = _read_objects(root, clip_ids, durations) if objects else {}
@@ -125,8 +107,7 @@ def load_release(
     return make_tables(questions, clips, subtitles=subtitles, labels=labels)
 
 
-def _read_questions(root: Path, name: str, labels: bool) -> list[dict]:
-    path = need_file(root, name, "leave its split out of splits")
+def _read_questions(path: Path, labels: bool) -> list[dict]:
     rows = []
     for where, record in _records(path):
         qid = get_key(record, "qid", where, int, str)
@@ -239,10 +220,7 @@ def _read_subtitles(root: Path, clip_ids: Sequence[str], durations: Mapping[str,
     if folder := find_file(root, SUBTITLE_FOLDER):
         files = {clip_id: folder / f"{clip_id}.srt" for clip_id in clip_ids}
         return {
-            clip_id: [
-                {"start": said.start, "end": said.end, "speaker": said.speaker, "text": said.text}
-                for said in read_subtitles(file)
-            ]
+            clip_id: [sentence._asdict() for sentence in read_subtitles(file)]
             for clip_id, file in files.items()
             if file.is_file()
         }
@@ -305,8 +283,10 @@ def _read_subtitle_starts(path: Path, clip_ids: Sequence[str], durations: Mappin
                 f"fetch the file again."
             )
         times = [get_key({"start": start}, "start", where, int, float) for start in starts]
-        rows = [dict(zip(("speaker", "text"), _split_speaker(text), strict=True)) for text in texts[: len(times)]]
-        rows = [{"start": start, **row} for start, row in zip(times, rows, strict=True)]
+        rows = []
+        for start, text in zip(times, texts, strict=False):  # a clip without sentences has one empty text
+            speaker, spoken = _split_speaker(text)
+            rows.append({"start": start, "speaker": speaker, "text": spoken})
         sentences[clip_id] = [sentence._asdict() for sentence in tidy_sentences(rows, durations.get(clip_id))]
     return sentences
 

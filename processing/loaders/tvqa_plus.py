@@ -7,8 +7,9 @@ and words give the span and the answer away.
 from collections.abc import Sequence
 from pathlib import Path
 
+from .files import Release
 from .schema import VideoQAData
-from .tvqa import Release, load_release
+from .tvqa import load_release
 
 TVQA_PLUS = Release(
     "TVQA+",
