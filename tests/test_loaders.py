@@ -355,9 +355,10 @@ def test_splits_are_checked(tmp_path, splits):
         load_tvqa_plus(tmp_path, splits)
 
 
-def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path):
+def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path, caplog):
     root = write_mini_corpus(tmp_path / "mini", num_train_clips=2, num_val_clips=1, progress=False)
     data = load_videoqa("mini", root)
+    assert "official release" not in caplog.text  # it has none
     assert data.coverage() == {
         "train": Coverage(18, 18, 18, 18, 2, 2, 2, 2),
         "validation": Coverage(9, 9, 9, 9, 1, 1, 1, 1),

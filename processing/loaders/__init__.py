@@ -10,11 +10,11 @@ from .nextqa import load_nextqa
 from .parquet import load_parquet, push_to_hub, save_parquet
 from .schema import VideoQAData
 from .tvqa import load_tvqa
-from .tvqa_plus import load_tvqa_plus
+from .tvqa_plus import load_mini, load_tvqa_plus
 
 __all__ = [
-    "LOADERS", "VideoQAData", "check_jsonl", "load_dramaqa", "load_how2qa", "load_jsonl", "load_nextqa", "load_parquet",
-    "load_tvqa", "load_tvqa_plus", "load_videoqa", "push_to_hub", "save_parquet",
+    "LOADERS", "VideoQAData", "check_jsonl", "load_dramaqa", "load_how2qa", "load_jsonl", "load_mini", "load_nextqa",
+    "load_parquet", "load_tvqa", "load_tvqa_plus", "load_videoqa", "push_to_hub", "save_parquet",
 ]  # fmt: skip
 
 LOADERS = {
@@ -25,7 +25,7 @@ LOADERS = {
     "nextqa": load_nextqa,
     "jsonl": load_jsonl,  # own data
     "parquet": load_parquet,  # what save_parquet or push_to_hub wrote
-    "mini": load_tvqa_plus,  # the mini corpus is written in the layout of TVQA+
+    "mini": load_mini,
 }
 
 

@@ -26,6 +26,27 @@ STAGE = Release(
     },
     TVQA_PLUS.counts,
 )
+# The project's own corpus, in the same layout and of any size.
+MINI = TVQA_PLUS._replace(name="mini corpus", counts={})
+
+
+def load_mini(
+    data_dir: str | Path,
+    splits: Sequence[str] = ("train", "validation"),
+    subtitles: bool = True,
+    objects: bool = True,
+    labels: bool = True,
+) -> VideoQAData:
+    """Read what `write_mini_corpus` wrote; arguments, tables and errors as in `load_tvqa_plus`.
+
+    Example:
+        >>> import tempfile
+        >>> from processing.mini_corpus import write_mini_corpus
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load_mini(write_mini_corpus(folder, 1, 1, progress=False)).questions["train"].num_rows
+        9
+    """
+    return load_release(MINI, data_dir, splits, subtitles, objects, labels)
 
 
 def load_tvqa_plus(
