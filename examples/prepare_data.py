@@ -10,7 +10,8 @@ import argparse
 import logging
 
 from processing import load_videoqa
-from processing.loaders import LOADERS, check_jsonl, save_parquet
+from processing.loaders import LOADERS, save_parquet
+from processing.loaders.tables import PARTS
 
 
 def main() -> None:
@@ -19,21 +20,12 @@ def main() -> None:
     parser.add_argument("data_dir")
     parser.add_argument("--output_dir", required=True, help="a folder that does not exist yet")
     parser.add_argument("--splits", nargs="+", help="default: those that the loader takes by itself")
-    parser.add_argument("--no_subtitles", action="store_true", help="do without the subtitles")
-    parser.add_argument("--no_labels", action="store_true", help="do without the answers")
+    parser.add_argument("--without", nargs="+", default=[], choices=PARTS, help="parts to do without")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders log what they found
-    if args.name == "jsonl":
-        problems = check_jsonl(args.data_dir, args.splits)
-        if problems:
-            raise SystemExit("\n".join(problems) + f"\n{len(problems)} problems. Correct these lines.")
-    options = {}
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
+    options = dict.fromkeys(args.without, False)
     if args.splits:
         options["splits"] = args.splits
-    if args.no_subtitles:
-        options["subtitles"] = False
-    if args.no_labels:
-        options["labels"] = False
     data = load_videoqa(args.name, args.data_dir, **options)
     print(f"Written: {save_parquet(data, args.output_dir)}")
 

@@ -9,6 +9,7 @@ was interrupted goes on from its last checkpoint; one that is finished is not do
 
 import argparse
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -97,8 +98,11 @@ def main() -> None:
     parser.add_argument("--frame_rate", type=float, help="rows a second of a feature file; a store says it itself")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
     recipe = read_recipe(args.recipe)
-    data = load_videoqa(recipe["data"], args.data_dir)
+    # What no input of the recipe reads need not be there.
+    unused = {part: False for part in ("subtitles", "objects") if not any(i[part] for i in recipe["inputs"].values())}
+    data = load_videoqa(recipe["data"], args.data_dir, **unused)
     features = open_features(args.features, args.frame_rate) if args.features else None
     check_recipe(recipe, data, features)
     output_dir = Path(args.output_dir)

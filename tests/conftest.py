@@ -38,6 +38,14 @@ def _same_numbers_in_every_run():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_datasets(tmp_path_factory):
+    """Tables that tests build are kept in a folder of the test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real():
     """Folder of the released files, which are never part of the project."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from processing import VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa
-from processing.loaders.schema import make_tables
+from processing.loaders import make_tables
 from processing.mini_corpus import write_mini_corpus
 
 TEXT_KEYS = {

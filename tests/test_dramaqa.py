@@ -42,8 +42,8 @@ def release(tmp_path):
     return write
 
 
-def load(root, **arguments):
-    return load_dramaqa(root, ("validation",), **arguments)
+def load(root, objects=False, **arguments):
+    return load_dramaqa(root, ("validation",), objects=objects, **arguments)
 
 
 def test_the_examples_in_the_docstrings_run():
@@ -106,18 +106,18 @@ def test_words_for_persons_on_the_clock_of_the_script(release):
         OTHER: [seen(2700, ("sit", "happy"), shot=OTHER)],
     }
     root = release(record(), record(qid=8, vid=SCENE), script=SCRIPT, visual=visual)
-    shot, scene = load(root).clips
+    shot, scene = load(root, objects=True).clips
     assert shot["objects"] == [  # frame 2525 of 25 a second is at 101 s, and the shot starts at 100 s
         {"time": 1.0, "labels": ["stand up"]},
         {"time": 2.0, "labels": ["walk", "angry", "sad"]},
     ]
     assert [frame["time"] for frame in scene["objects"]] == [1.0, 2.0, 8.0]
-    assert load(root, objects=False).clips[0]["objects"] == []
+    assert load(root).clips[0]["objects"] == []
 
 
 def test_a_clip_known_by_its_images_alone_begins_with_the_first(release):
     visual = {SHOT: [seen(2550, ("walk", "")), seen(2575, ("sit", ""))]}
-    (clip,) = load(release(record(), visual=visual), subtitles=False).clips
+    (clip,) = load(release(record(), visual=visual), subtitles=False, objects=True).clips
     assert [frame["time"] for frame in clip["objects"]] == [0.0, 1.0]
 
 
@@ -145,7 +145,7 @@ def test_a_wrong_record_is_named(release, changes, words):
         ({SHOT: {"st": "1", "contained_subs": []}}, "shot 'AnotherMissOh14_001_0025': no key 'et'"),
         ({SHOT: {"st": "soon", "et": "2", "contained_subs": []}}, "key 'st': 'soon' came"),
         ({SHOT: {"st": "1", "et": "2"}}, "no key 'contained_subs'"),
-        ({SHOT: {"st": "1", "et": "2", "contained_subs": [said("nan", "2")]}}, "finite"),
+        ({SHOT: {"st": "1", "et": "2", "contained_subs": [said("nan", "2")]}}, "key 'st': 'nan' came"),
         ({SHOT: {"st": "1", "et": "2", "contained_subs": [{"st": "1", "et": "2"}]}}, "sentence 1: no key"),
     ],
 )
@@ -164,18 +164,20 @@ def test_a_broken_script_is_named(release, script, words):
 )
 def test_a_broken_visual_file_is_named(release, frame, words):
     with pytest.raises(ValueError, match=words):
-        load(release(record(), visual={SHOT: [frame]}), subtitles=False)
+        load(release(record(), visual={SHOT: [frame]}), subtitles=False, objects=True)
 
 
 def test_a_part_that_is_missing_stops(release):
     with pytest.raises(FileNotFoundError, match=r"AnotherMissOh_script.json.*subtitles=False"):
         load(release(record()))
+    with pytest.raises(FileNotFoundError, match=r"AnotherMissOh_Visual.json.*objects=False"):
+        load(release(record()), subtitles=False, objects=True)
     with pytest.raises(FileNotFoundError, match=r"AnotherMissOhQA_train_set\.json"):
         load_dramaqa(release(record()), subtitles=False)
 
 
 def test_real_questions(real):
-    data = load_dramaqa(real / "dramaqa", subtitles=False)
+    data = load_dramaqa(real / "dramaqa", subtitles=False, objects=False)
     assert {split: len(table) for split, table in data.questions.items()} == {"train": 8_021, "validation": 1_232}
     for table in data.questions.values():
         assert set(table["group"]) <= {"1", "2", "3", "4"}

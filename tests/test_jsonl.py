@@ -68,7 +68,7 @@ def test_what_belongs_to_the_clip_may_stand_in_any_of_its_lines(write):
 
 def test_splits_are_the_files_that_are_there(write):
     write(line(subtitles="a.srt"))
-    root = write(line(qid="x", answer=..., clip="c"), split="test")
+    root = write(line(qid="x", answer=..., clip="c", subtitles="a.srt"), split="test")
     data = load_jsonl(root)
     assert list(data.questions) == ["train", "test"]
     assert data.questions["test"][0]["label"] is None
@@ -83,7 +83,12 @@ def test_parts_can_be_left_out(write):
     root = write(line(subtitles="a.srt"))
     data = load_jsonl(root, subtitles=False, labels=False)
     assert (data.clips[0]["subtitles"], data.questions["train"][0]["label"]) == ([], None)
-    with pytest.raises(ValueError, match="not one of the 1 clips has a sentence"):
+    write(line(subtitles="a.srt", objects=[{"time": 0, "labels": ["cup"]}], start=0, end=1))
+    data = load_jsonl(root, objects=False, spans=False)
+    assert (data.clips[0]["objects"], data.questions["train"][0]["end"]) == ([], None)
+    data = load_jsonl(root)
+    assert (data.clips[0]["objects"], data.questions["train"][0]["end"]) == ([{"time": 0.0, "labels": ["cup"]}], 1.0)
+    with pytest.raises(ValueError, match="'train': not one of its 1 questions has a sentence"):
         load_jsonl(write(line()))
 
 

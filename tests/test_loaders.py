@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processing import loaders
-from processing.loaders import VideoQAData, files, load_tvqa_plus, load_videoqa, schema, tvqa, tvqa_plus
-from processing.loaders.schema import CLIP_FEATURES, QUESTION_FEATURES, Coverage, make_tables
+from processing.loaders import VideoQAData, files, load_videoqa, make_tables, schema, tables, tvqa, tvqa_plus
+from processing.loaders import load_tvqa_plus as load_with_objects
+from processing.loaders.schema import CLIP_FEATURES, QUESTION_FEATURES, Coverage
 from processing.mini_corpus import KINDS, write_mini_corpus
 
 CLIP = "s01e01_seg01_clip_00"
@@ -38,6 +39,10 @@ def record(**changes):
     return {key: value for key, value in (row | changes).items() if value is not ...}
 
 
+def load_tvqa_plus(root, splits=("train", "validation"), objects=False, **options):
+    return load_with_objects(root, splits, objects=objects, **options)
+
+
 @pytest.fixture
 def release(tmp_path):
     """A function that writes a release; what it is given replaces the file's content, None leaves the file out."""
@@ -57,7 +62,7 @@ def release(tmp_path):
 # --- the schema
 
 
-@pytest.mark.parametrize("module", [loaders, schema, files, tvqa_plus])
+@pytest.mark.parametrize("module", [loaders, schema, tables, files, tvqa_plus])
 def test_the_examples_in_the_docstrings_run(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -79,10 +84,11 @@ def test_rows_come_back_as_they_went_in():
 @pytest.mark.parametrize(("start", "end"), [(math.nan, math.nan), (5.0, 2.0), (3.0, 3.0), (0, math.inf), (1, math.nan)])
 def test_a_span_that_cannot_be_used_is_emptied_and_counted(start, end, caplog):
     rows = [question(start=start, end=end), question(qid="2")]
-    with caplog.at_level(logging.INFO, logger="processing.loaders.schema"):
+    with caplog.at_level(logging.INFO, logger="processing.loaders.tables"):
         data = make_tables({"train": rows}, [clip()])
     assert (data.questions["train"][0]["start"], data.questions["train"][0]["end"]) == (None, None)
-    assert caplog.messages == [f"train: {data.coverage()['train']}; 1 spans not usable, left out"]
+    told = f"own rows train: {data.coverage()['train']}"
+    assert caplog.messages == ["train: 1 spans not usable, left out", told]
     assert data.coverage()["train"].with_span == 1
     assert rows[0]["end"] is end  # what came in is not changed
 
@@ -110,12 +116,13 @@ def test_coverage_counts_each_split_and_follows_a_filter():
     frame = {"time": 0.0, "labels": ["lamp"]}
     data = make_tables(questions, [clip(objects=[frame]), clip(clip_id="d", duration=None, subtitles=[])])
     assert data.coverage() == {
-        "train": Coverage(2, 2, 1, 1, clips=2, clips_with_subtitles=1, clips_with_objects=1, clips_with_duration=1),
-        "test": Coverage(1, 0, 1, 1, clips=1, clips_with_subtitles=1, clips_with_objects=1, clips_with_duration=1),
+        "train": Coverage(2, 2, 2, 1, with_subtitles=1, with_objects=1, with_duration=1),
+        "test": Coverage(1, 1, 0, 1, with_subtitles=1, with_objects=1, with_duration=1),
     }
+    assert data.coverage(features={"d": None})["train"].with_features == 1
     fewer = data._replace(clips=data.clips.select([1, 0]))
     fewer.questions["train"] = fewer.questions["train"].filter(lambda row: row["clip_id"] == "d")
-    assert fewer.coverage()["train"] == Coverage(1, 1, 0, 0, 1, 0, 0, 0)
+    assert fewer.coverage()["train"] == Coverage(1, 1, 1, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +158,11 @@ def test_coverage_counts_each_split_and_follows_a_filter():
         ([question()], [clip(objects=[{"time": "0", "labels": []}])], "frame 0: time is '0'"),
         ([question()], [clip(objects=[{"time": 0.0, "labels": "lamp"}])], "labels are 'lamp'"),
         ([question()], [clip(objects=[{"time": 0.0, "labels": ["lamp", ""]}])], "label is ''"),
-        ([question()], [clip(subtitles=[])], "not one of the 1 clips has a sentence.* subtitles=False"),
-        ([question(label=None)], [clip()], "not one of the 1 questions.*labels=False"),
+        ([question()], [clip(objects=5)], "clip 'c': objects is 5.* A list"),
+        ([question(question="\ud800")], [clip()], "qid '1': question is .*half a character"),
+        ([question(end=10**400)], [clip(duration=10**400)], "clip 'c': duration is 1000"),
+        ([question()], [clip(subtitles=[])], "'train': not one of its 1 questions has a sentence.* subtitles=False"),
+        ([question(label=None)], [clip()], "'train': not one of its 1 questions has a label.*labels=False"),
     ],
 )
 def test_wrong_rows_are_refused_by_name(questions, clips, words):
@@ -167,7 +177,7 @@ def test_a_qid_may_not_come_back_in_another_split():
 
 def test_missing_parts_can_be_switched_off():
     data = make_tables({"train": [question(label=None)]}, [clip(subtitles=[])], subtitles=False, labels=False)
-    assert str(data.coverage()["train"]).startswith("1 questions, 0 with label, 1 with span, 0 with subtitles")
+    assert str(data.coverage()["train"]).startswith("1 questions about 1 clips: 0 with label, 1 with span, 0 with s")
     assert make_tables({"test": [question(label=None)]}, [clip()])  # a test split has no labels to miss
     with pytest.raises(ValueError, match="no split came"):
         make_tables({}, [clip()])
@@ -177,7 +187,8 @@ def test_missing_parts_can_be_switched_off():
 
 
 def test_a_record_becomes_a_row_without_its_boxes(release):
-    data = load_tvqa_plus(release(train=[record()], val=[record(qid="8", vid_name="own", show_name="Castle")]))
+    own = record(qid="8", vid_name="own", show_name="Castle")
+    data = load_tvqa_plus(release(train=[record()], val=[record(qid=9), own]))
     assert data.questions["train"][0] == {
         "qid": "7",
         "clip_id": CLIP,
@@ -188,7 +199,7 @@ def test_a_record_becomes_a_row_without_its_boxes(release):
         "end": 5.0,
         "group": "bbt",
     }
-    assert data.questions["validation"][0]["group"] == "Castle"
+    assert data.questions["validation"][1]["group"] == "Castle"
     assert list(data.clips) == [
         {"clip_id": CLIP, "duration": None, "subtitles": [said(0.5, 1.0, "That's it?", "Chase")], "objects": []},
         {"clip_id": "own", "duration": None, "subtitles": [], "objects": []},
@@ -209,13 +220,14 @@ def test_a_record_becomes_a_row_without_its_boxes(release):
     ],
 )
 def test_every_way_to_write_a_span(release, ts, expected):
-    row = load_tvqa_plus(release(val=[record(ts=ts)]), ["validation"]).questions["validation"][0]
+    data = load_tvqa_plus(release(val=[record(ts=ts), record(qid=8)]), ["validation"])
+    row = data.questions["validation"][0]
     assert (row["start"], row["end"]) == expected
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("0", 0), (4, 4), (None, None), (..., None)])
 def test_every_way_to_write_an_answer(release, answer, expected):
-    data = load_tvqa_plus(release(val=[record(answer_idx=answer)]), ["validation"])
+    data = load_tvqa_plus(release(val=[record(answer_idx=answer), record(qid=8)]), ["validation"])
     assert data.questions["validation"][0]["label"] == expected
 
 
@@ -244,7 +256,7 @@ def test_subtitles_from_srt_files(release):
     data = load_tvqa_plus(root, ["validation"])
     assert data.clips[0]["subtitles"] == [said(1.0, 2.5, "Hello there", "Sheldon")]
     assert data.clips[1]["subtitles"] == []
-    assert data.coverage()["validation"].clips_with_subtitles == 1
+    assert data.coverage()["validation"].with_subtitles == 1
 
 
 def test_durations_objects_and_kind_from_a_folder_below(release):
@@ -260,15 +272,17 @@ def test_durations_objects_and_kind_from_a_folder_below(release):
         {"time": 0.0, "labels": ["lamp", "red couch"]},
         {"time": 2 / 3, "labels": ["man"]},  # frame 3 of 3 a second
     ]
-    assert load_tvqa_plus(root, ("train",), objects=False).clips[0]["objects"] == []
+    assert load_tvqa_plus(root, ("train",), subtitles=True).clips[0]["objects"] == []
 
 
-def test_parts_can_be_left_out(release, caplog):
+def test_parts_can_be_left_out(release):
     root = release(train=[record(answer_idx=...)], subtitles=None)
-    with caplog.at_level(logging.INFO):
-        data = load_tvqa_plus(root, ("train",), subtitles=False, labels=False)
-    assert data.coverage()["train"] == Coverage(1, 0, 1, 0, 1, 0, 0, 0)
-    assert "the clips have no object labels" in caplog.text
+    with pytest.raises(FileNotFoundError, match=r"nor det_visual_concepts_hq.pickle.*objects=False"):
+        load_with_objects(root, ("train",), subtitles=False, labels=False)
+    data = load_tvqa_plus(root, ("train",), subtitles=False, labels=False)
+    assert data.coverage()["train"] == Coverage(1, 1, 0, 1, 0, 0, 0)
+    data = load_tvqa_plus(root, ("train",), subtitles=False, labels=False, spans=False)
+    assert data.coverage()["train"].with_span == 0
 
 
 def test_only_clips_that_are_asked_about_become_rows(release):
@@ -322,19 +336,20 @@ def test_a_wrong_record_is_named(release, changes, words):
         ("tvqa_preprocessed_subtitles.jsonl", json.dumps({"vid_name": "other", "sub": []}), "subtitles=False"),
         ("tvqa_bbt_frcn_vg_hq_20_100.json", json.dumps({CLIP: {}}), f"clip '{CLIP}': no key 'object'"),
         ("tvqa_bbt_frcn_vg_hq_20_100.json", json.dumps({CLIP: {"object": ["lamp"]}}), "frame 0: labels are 'lamp'"),
+        ("tvqa_bbt_frcn_vg_hq_20_100.json", json.dumps({CLIP: {"object": [[]]}}), "an object label.*objects=False"),
     ],
 )
 def test_a_broken_file_is_named(release, name, content, words):
     root = release(val=[record()])
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=words):
-        load_tvqa_plus(root, ("validation",))
+        load_tvqa_plus(root, ("validation",), objects=name == tvqa.REGIONS)
 
 
 def test_missing_files_are_named(release, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tvqa_plus_train.json is not in"):
         load_tvqa_plus(release(val=[record()], subtitles=None))
-    with pytest.raises(FileNotFoundError, match=r"nor the folder tvqa_subtitles.*subtitles=False"):
+    with pytest.raises(FileNotFoundError, match=r"nor tvqa_subtitles.*subtitles=False"):
         load_tvqa_plus(tmp_path, ("validation",))
     with pytest.raises(FileNotFoundError, match="An existing folder"):
         load_tvqa_plus(tmp_path / "nowhere")
@@ -360,8 +375,8 @@ def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path, 
     data = load_videoqa("mini", root)
     assert "official release" not in caplog.text  # it has none
     assert data.coverage() == {
-        "train": Coverage(18, 18, 18, 18, 2, 2, 2, 2),
-        "validation": Coverage(9, 9, 9, 9, 1, 1, 1, 1),
+        "train": Coverage(18, 2, 18, 18, 18, 18, 18),
+        "validation": Coverage(9, 1, 9, 9, 9, 9, 9),
     }
     assert set(data.questions["train"]["group"]) == set(KINDS)
     (root / "tvqa_preprocessed_subtitles.jsonl").unlink()
@@ -379,8 +394,8 @@ def test_the_mini_corpus_reads_the_same_from_either_kind_of_subtitles(tmp_path, 
 def test_real_tvqa_plus(real):
     data = load_tvqa_plus(real / "tvqa_plus")
     assert data.coverage() == {
-        "train": Coverage(1960, 1960, 1959, 1960, 280, 280, 0, 280),  # one span has zero length
-        "validation": Coverage(504, 504, 504, 504, 72, 72, 0, 72),
+        "train": Coverage(1960, 280, 1960, 1959, 1960, 0, 1960),  # one span has zero length
+        "validation": Coverage(504, 72, 504, 504, 504, 0, 504),
     }
     assert len(data.clips) == 352
     for table in data.questions.values():

@@ -5,8 +5,7 @@ import doctest
 import pytest
 from datasets import DatasetDict, load_dataset
 
-from processing.loaders import load_parquet, load_videoqa, parquet, push_to_hub, save_parquet
-from processing.loaders.schema import make_tables
+from processing.loaders import load_parquet, load_videoqa, make_tables, parquet, push_to_hub, save_parquet
 from processing.mini_corpus import write_mini_corpus
 
 

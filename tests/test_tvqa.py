@@ -38,8 +38,8 @@ def release(tmp_path):
     return write
 
 
-def load(root, **arguments):
-    return load_tvqa(root, ("validation",), **arguments)
+def load(root, objects=False, **arguments):
+    return load_tvqa(root, ("validation",), objects=objects, **arguments)
 
 
 @pytest.mark.parametrize("module", [tvqa, pickles])
@@ -77,13 +77,13 @@ def test_the_show_is_read_from_the_name_of_the_clip(release, clip_id, show_name,
 
 @pytest.mark.parametrize("ts", ["NaN-NaN", "0-0", "19.18-19.18", ...])
 def test_a_moment_that_is_none(release, ts):
-    row = load(release(record(ts=ts))).questions["validation"][0]
+    row = load(release(record(ts=ts), record(qid=8))).questions["validation"][0]
     assert (row["start"], row["end"]) == (None, None)
 
 
 @pytest.mark.parametrize(("answer", "label"), [(2, 2), ("2", 2), ("a2", 2), (..., None)])
 def test_every_way_to_write_an_answer(release, answer, label):
-    assert load(release(record(answer_idx=answer))).questions["validation"][0]["label"] == label
+    assert load(release(record(answer_idx=answer), record(qid=8))).questions["validation"][0]["label"] == label
 
 
 def test_long_tvqa_names_two_keys_differently(release):
@@ -135,16 +135,16 @@ def write_concepts(root, value):
 
 def test_visual_concepts(release):
     root = write_concepts(release(record()), {CLIP: ["gray pants , black shirt", "", "lamp"]})
-    assert load(root).clips[0]["objects"] == [
+    assert load(root, objects=True).clips[0]["objects"] == [
         {"time": 0.0, "labels": ["gray pants", "black shirt"]},
         {"time": 2 / 3, "labels": ["lamp"]},
     ]
-    assert load(root, objects=False).clips[0]["objects"] == []
+    assert load(root).clips[0]["objects"] == []
 
 
 def test_visual_concepts_of_a_long_clip_are_spread_over_it(release):
     root = write_concepts(release(record(), durations={CLIP: 200.0}), {CLIP: ["a lamp"] * 300})
-    times = [frame["time"] for frame in load(root).clips[0]["objects"]]
+    times = [frame["time"] for frame in load(root, objects=True).clips[0]["objects"]]
     assert (times[0], times[150], len(times)) == (0.0, pytest.approx(100.0), 300)
 
 
@@ -207,7 +207,7 @@ def test_stage_questions(tmp_path):
     (tmp_path / "tvqa_plus_test_preprocessed_no_anno.json").write_text(
         json.dumps([record(qid=6, answer_idx=..., ts=..., bbox={"1": []})])
     )
-    data = load_tvqa_plus(tmp_path, ("validation", "test"), subtitles=False, stage=True)
+    data = load_tvqa_plus(tmp_path, ("validation", "test"), subtitles=False, objects=False, stage=True)
     assert data.questions["validation"][0]["label"] == 1
     assert (data.questions["test"][0]["label"], data.questions["test"][0]["start"]) == (None, None)
 
@@ -220,7 +220,7 @@ def test_files_are_found_whatever_the_case_and_counts_are_told(release, caplog):
 
 
 def test_real_test_file(real):
-    data = load_tvqa(real / "tvqa", ("test",), subtitles=False)
+    data = load_tvqa(real / "tvqa", ("test",), subtitles=False, objects=False)
     table = data.questions["test"]
     assert len(table) == 7_623
     assert len(data.clips) == 1_089

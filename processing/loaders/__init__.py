@@ -9,12 +9,14 @@ from .jsonl import check_jsonl, load_jsonl
 from .nextqa import load_nextqa
 from .parquet import load_parquet, push_to_hub, save_parquet
 from .schema import VideoQAData
+from .tables import load_tables, make_tables
 from .tvqa import load_tvqa
 from .tvqa_plus import load_mini, load_tvqa_plus
 
 __all__ = [
     "LOADERS", "VideoQAData", "check_jsonl", "load_dramaqa", "load_how2qa", "load_jsonl", "load_mini", "load_nextqa",
-    "load_parquet", "load_tvqa", "load_tvqa_plus", "load_videoqa", "push_to_hub", "save_parquet",
+    "load_parquet", "load_tables", "load_tvqa", "load_tvqa_plus", "load_videoqa", "make_tables", "push_to_hub",
+    "save_parquet",
 ]  # fmt: skip
 
 LOADERS = {
@@ -36,7 +38,8 @@ def load_videoqa(name: str, data_dir: str | Path, **options: Any) -> VideoQAData
         name: "tvqa", "tvqa_plus", "dramaqa", "how2qa", "nextqa"; "jsonl" for own data; "parquet" for what
             `save_parquet` wrote; "mini" for the small corpus that the examples generate.
         data_dir: folder with the files.
-        options: arguments of the data set's own function; see `load_tvqa` and its like.
+        options: arguments of the data set's own function, see `load_tvqa` and its like; and `streaming` and
+            `cache_dir`, see `load_tables`.
 
     Returns:
         The tables of the questions and of the clips.

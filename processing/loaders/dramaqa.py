@@ -4,15 +4,16 @@ Official site: https://dramaqa.snu.ac.kr. There are no annotated moments: the sh
 The words for behaviour and emotion of the persons stand in for object labels, as in Kim et al.
 """
 
-import logging
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from .files import Release, find_file, get_key, need_file, read_json, read_questions
-from .schema import VideoQAData, make_tables
-
-logger = logging.getLogger(__name__)
+from .files import Release, ReleaseFolder, get_key, read_json
+from .schema import VideoQAData
+from .tables import Source, load_tables
 
 # The counts are those of the 2020 challenge, on which the paper reports; later releases differ.
 DRAMAQA = Release(
@@ -29,7 +30,7 @@ IMAGE_FPS = 25  # the number in an image's name counts the frames of the episode
 MAX_SENTENCE = 90.0  # seconds; a longer one is a slip in the script's times,
 SHORT_SENTENCE = 3.0  # and the authors' own code gives it so many
 CLIP_NAME = re.compile(r"(AnotherMissOh\d\d_\d{3})_(\d{4})")
-IMAGE_NAME = re.compile(r"(?:.*_)?IMAGE_(\d+)")
+IMAGE_NAME = re.compile(r"(?:.*_)?IMAGE_(\d{1,12})")
 
 
 def load_dramaqa(
@@ -38,22 +39,24 @@ def load_dramaqa(
     subtitles: bool = True,
     objects: bool = True,
     labels: bool = True,
+    **loading: Any,
 ) -> VideoQAData:
     """Read DramaQA from its release files.
 
     The files are found by their official names, whatever the case, in `data_dir` or up to two folders below it: the
-    questions `AnotherMissOhQA_{train,val,test}_set.json`, the subtitles `AnotherMissOh_script.json`, and where it is
-    there `AnotherMissOh_Visual.json` with the persons of each frame.
+    questions `AnotherMissOhQA_{train,val,test}_set.json`, the subtitles `AnotherMissOh_script.json`, and
+    `AnotherMissOh_Visual.json` with the persons of each frame.
 
-    All released times are those of the episode. In the tables a clip begins at 0: at the earliest moment that script
-    or images know of it.
+    All released times are those of the episode. In the tables a clip begins at 0: where its first shot starts, as
+    script and images say. A sentence that began in the shot before is there from 0 on.
 
     Args:
         data_dir: folder with the release files.
         splits: some of "train", "validation" and "test".
         subtitles: False leaves the subtitles out; True needs them to be there.
-        objects: False leaves the persons' words out; True takes them where they are there.
-        labels: False leaves the answers out; True needs them in the training split.
+        objects: False leaves the persons' words out; True needs them to be there.
+        labels: False leaves the answers out; True needs them, but in the test split.
+        loading: `streaming` and `cache_dir`, see `load_tables`.
 
     Returns:
         The table of questions of each split, and the table of the clips, shots and scenes alike. `group` is the
@@ -69,19 +72,29 @@ def load_dramaqa(
         ...           "answers": ["Deogi", "Hun", "Jiya", "Anna", "Taejin"], "correct_idx": 2, "q_level_logic": 1}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "AnotherMissOhQA_val_set.json").write_text(json.dumps([record]))
-        ...     data = load_dramaqa(folder, splits=("validation",), subtitles=False)
+        ...     data = load_dramaqa(folder, splits=("validation",), subtitles=False, objects=False)
         >>> data.questions["validation"][0]["label"], data.questions["validation"][0]["group"]
         (2, '1')
     """
-    root, questions, clip_ids = read_questions(DRAMAQA, data_dir, splits, lambda path, _: _read_questions(path, labels))
-    script = _read_by_shot(root, SCRIPT_FILE, dict, needed=True) if subtitles else {}
-    visual = _read_by_shot(root, VISUAL_FILE, list, needed=False) if objects else {}
-    clips = [_clip(clip_id, script, visual, root) for clip_id in clip_ids]
-    return make_tables(questions, clips, subtitles=subtitles, labels=labels)
+    folder = ReleaseFolder(data_dir)
+    questions = folder.questions(DRAMAQA, splits)
+    if subtitles:
+        folder.need(SCRIPT_FILE, otherwise="pass subtitles=False to do without")
+    if objects:
+        folder.need(VISUAL_FILE, otherwise="pass objects=False to do without")
+    # Both are read where they are there, whatever is switched off: when a clip begins does not depend on a switch.
+    script, visual = folder.find(SCRIPT_FILE), folder.find(VISUAL_FILE)
+    source = Source(
+        DRAMAQA.name,
+        [*questions.values(), *(path for path in (script, visual) if path)],
+        {split: partial(_read_questions, path, labels) for split, path in questions.items()},
+        partial(_read_clips, script, visual, subtitles, objects),
+        DRAMAQA.counts,
+    )
+    return load_tables(source, subtitles=subtitles, objects=objects, labels=labels, **loading)
 
 
-def _read_questions(path: Path, labels: bool) -> list[dict]:
-    rows = []
+def _read_questions(path: Path, labels: bool) -> Iterator[dict]:
     for number, record in enumerate(read_json(path, list), start=1):
         where = f"{path}, record {number}"
         clip_id = get_key(record, "vid", where, str)
@@ -91,55 +104,101 @@ def _read_questions(path: Path, labels: bool) -> list[dict]:
                 f"is allowed: correct the file."
             )
         label = get_key(record, "correct_idx", where, int) if labels and record.get("correct_idx") is not None else None
-        rows.append(
-            {
-                "qid": str(get_key(record, "qid", where, int, str)),
-                "clip_id": clip_id,
-                "question": get_key(record, "que", where, str).strip(),
-                "choices": [
-                    choice.strip() if isinstance(choice, str) else choice
-                    for choice in get_key(record, "answers", where, list)
-                ],
-                "label": label,
-                "start": None,
-                "end": None,
-                "group": str(get_key(record, "q_level_logic", where, int)),
-            }
-        )
-    return rows
+        yield {
+            "qid": str(get_key(record, "qid", where, int, str)),
+            "clip_id": clip_id,
+            "question": get_key(record, "que", where, str).strip(),
+            "choices": [
+                choice.strip() if isinstance(choice, str) else choice
+                for choice in get_key(record, "answers", where, list)
+            ],
+            "label": label,
+            "start": None,
+            "end": None,
+            "group": str(get_key(record, "q_level_logic", where, int)),
+        }
 
 
-def _read_by_shot(root: Path, name: str, kind: type, needed: bool) -> dict[str, dict]:
+def _read_clips(
+    script: Path | None, visual: Path | None, subtitles: bool, objects: bool, clip_ids: Sequence[str]
+) -> Iterator[dict]:
+    timeline = Timeline(script, visual)
+    for clip_id in clip_ids:
+        start, end = timeline.bounds(clip_id)
+        # A shot without speech is not in the script; the last image then tells no length, only a time within.
+        duration = end - start if end is not None and end > start else None
+        yield {
+            "clip_id": clip_id,
+            "duration": duration,
+            "subtitles": [
+                {**row, "start": max(0.0, row["start"] - start), "end": max(0.0, row["end"] - start)}
+                for row in (_sentences(timeline.said(clip_id), str(script)) if subtitles else [])
+            ],
+            "objects": [
+                {**row, "time": row["time"] - start}
+                for row in (_persons(timeline.seen(clip_id), str(visual)) if objects else [])
+            ],
+        }
+
+
+class Timeline:
+    """When the shots of the episodes are on, from the script and the file of persons, each where it is there.
+
+    Args:
+        script: `AnotherMissOh_script.json` or None.
+        visual: `AnotherMissOh_Visual.json` or None.
+
+    Raises:
+        ValueError: a file is broken; the message names the file and the place.
+
+    Example:
+        >>> Timeline(None, None).bounds("AnotherMissOh14_001_0025")
+        (0.0, None)
+    """
+
+    def __init__(self, script: Path | None, visual: Path | None):
+        self._script, self._visual = script, visual
+        self._said = _read_by_scene(script, dict)
+        self._seen = _read_by_scene(visual, list)
+
+    def said(self, clip_id: str) -> dict[str, dict]:
+        """Shot -> its entry in the script, of a shot or of all shots of a scene."""
+        return _of_clip(self._said, clip_id)
+
+    def seen(self, clip_id: str) -> dict[str, list]:
+        """Shot -> its frames in the file of persons, likewise."""
+        return _of_clip(self._seen, clip_id)
+
+    def bounds(self, clip_id: str) -> tuple[float, float | None]:
+        """Where a clip starts and ends, in seconds of the episode; 0 and None where nothing is known of it.
+
+        Args:
+            clip_id: name of a shot, or of a scene, whose shot is 0000.
+        """
+        said, seen = self.said(clip_id).items(), self.seen(clip_id).items()
+        starts = [_seconds(entry, "st", f"{self._script}, shot {shot!r}") for shot, entry in said]
+        ends = [_seconds(entry, "et", f"{self._script}, shot {shot!r}") for shot, entry in said]
+        for shot, frames in seen:
+            where = f"{self._visual}, shot {shot!r}, frame "
+            starts += [_frame_time(frame, f"{where}{place}") for place, frame in enumerate(frames, start=1)]
+        return min(starts, default=0.0), max(ends, default=None)
+
+
+def _read_by_scene(path: Path | None, kind: type) -> dict[str, dict]:
     """The entries of a file keyed by shot, as scene -> shot -> entry: a scene is all its shots."""
-    path = need_file(root, name, "pass subtitles=False to do without") if needed else find_file(root, name)
-    if path is None:
-        logger.info("%s is not in %s: the clips have no words for persons", name, root)
-        return {}
-    entries, scenes = read_json(path, dict), {}
+    entries, scenes = read_json(path, dict) if path else {}, {}
     for shot in sorted(entries):
         if match := CLIP_NAME.fullmatch(shot):
             scenes.setdefault(match[1], {})[shot] = get_key(entries, shot, str(path), kind)
     return scenes
 
 
-def _clip(clip_id: str, script: Mapping[str, dict], visual: Mapping[str, dict], root: Path) -> dict:
+def _of_clip(scenes: Mapping[str, dict], clip_id: str) -> dict[str, Any]:
     scene, shot = CLIP_NAME.fullmatch(clip_id).groups()
-    shots = None if shot == "0000" else {clip_id}  # None: the whole scene
-    said = {key: entry for key, entry in script.get(scene, {}).items() if shots is None or key in shots}
-    seen = {key: entry for key, entry in visual.get(scene, {}).items() if shots is None or key in shots}
-    where = f"{root}, {SCRIPT_FILE}"
-    bounds = [_seconds(entry, key, f"{where}, shot {name!r}") for name, entry in said.items() for key in ("st", "et")]
-    sentences = _sentences(said, where)
-    frames = _persons(seen, f"{root}, {VISUAL_FILE}")
-    times = bounds + [sentence["start"] for sentence in sentences] + [frame["time"] for frame in frames]
-    origin = min(times, default=0.0)
-    for sentence in sentences:
-        sentence["start"], sentence["end"] = sentence["start"] - origin, sentence["end"] - origin
-    for frame in frames:
-        frame["time"] -= origin
-    # A shot without speech is not in the script; the last image then tells no length, only a time within.
-    duration = max(bounds) - origin if bounds and max(bounds) > origin else None
-    return {"clip_id": clip_id, "duration": duration, "subtitles": sentences, "objects": frames}
+    shots = scenes.get(scene, {})
+    if shot == "0000":  # the whole scene
+        return shots
+    return {clip_id: shots[clip_id]} if clip_id in shots else {}
 
 
 def _sentences(shots: Mapping[str, dict], where: str) -> list[dict]:
@@ -164,11 +223,26 @@ def _seconds(record: Mapping, key: str, where: str) -> float:
     """Times stand in the script as texts: "812.4"."""
     value = get_key(record, key, where, str, int, float)
     try:
-        return float(value)
-    except ValueError as error:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
         raise ValueError(
             f"{where}, key {key!r}: {value!r:.80} came. Seconds as a number or its text are allowed: correct the file."
-        ) from error
+        )
+    return seconds
+
+
+def _frame_time(frame: Any, where: str) -> float:
+    """The number in an image's name counts the frames of the episode."""
+    name = get_key(frame, "frame_id", where, str)
+    image = IMAGE_NAME.fullmatch(name)
+    if image is None:
+        raise ValueError(
+            f"{where}, key 'frame_id': {name!r:.80} came. A name that ends in IMAGE_ and the number of the frame is "
+            f"allowed: correct the file."
+        )
+    return int(image[1]) / IMAGE_FPS
 
 
 def _persons(shots: Mapping[str, Iterable], where: str) -> list[dict]:
@@ -177,15 +251,9 @@ def _persons(shots: Mapping[str, Iterable], where: str) -> list[dict]:
     for name, frames in shots.items():
         for place, frame in enumerate(frames, start=1):
             spot = f"{where}, shot {name!r}, frame {place}"
-            image = IMAGE_NAME.fullmatch(get_key(frame, "frame_id", spot, str))
-            if image is None:
-                raise ValueError(
-                    f"{spot}, key 'frame_id': {frame['frame_id']!r:.80} came. A name that ends in IMAGE_ and the "
-                    f"number of the frame is allowed: correct the file."
-                )
-            words = []
+            time, words = _frame_time(frame, spot), []
             for person in get_key(frame, "persons", spot, list):
                 about = get_key(person, "person_info", f"{spot}, a person", dict)
                 words += [get_key(about, key, f"{spot}, a person", str).strip() for key in ("behavior", "emotion")]
-            rows.append({"time": int(image[1]) / IMAGE_FPS, "labels": [word for word in words if word]})
+            rows.append({"time": time, "labels": [word for word in words if word]})
     return sorted(rows, key=lambda row: row["time"])

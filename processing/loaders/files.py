@@ -2,13 +2,11 @@
 
 import csv
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-
-logger = logging.getLogger(__name__)
 
 
 class Release(NamedTuple):
@@ -25,8 +23,11 @@ class Release(NamedTuple):
     counts: Mapping[str, int]
 
 
-def check_folder(data_dir: str | Path) -> Path:
-    """The folder of a release, which must be there.
+class ReleaseFolder:
+    """The files of a release, found by their official names in a folder or up to two folders below it.
+
+    Upper and lower case are not told apart where the exact name is not there: releases differ in them. What is nearer
+    to the top comes first. The folders are listed once, when the first name is asked for.
 
     Args:
         data_dir: the folder.
@@ -35,114 +36,86 @@ def check_folder(data_dir: str | Path) -> Path:
         FileNotFoundError: there is no such folder.
 
     Example:
-        >>> check_folder(Path(__file__).parent).name
-        'loaders'
+        >>> folder = ReleaseFolder(Path(__file__).parents[1])
+        >>> folder.find("files.py").name, folder.find("none.json", "FILES.py").name, folder.find("none.json")
+        ('files.py', 'files.py', None)
     """
-    root = Path(data_dir)
-    if not root.is_dir():
-        raise FileNotFoundError(f"data_dir is {str(root)!r}. An existing folder is allowed: pass that of the release.")
-    return root
 
-
-def need_file(root: Path, name: str, otherwise: str) -> Path:
-    """Find a file of a release that must be there; see `find_file`.
-
-    Args:
-        root: folder of the release.
-        name: name of the file.
-        otherwise: what can be done to go on without it, for the error message.
-
-    Raises:
-        FileNotFoundError: it is not there.
-
-    Example:
-        >>> need_file(Path(__file__).parent, "train.jsonl", "leave the split out")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        FileNotFoundError: train.jsonl is not in ... It is needed: put it there, or leave the split out.
-    """
-    path = find_file(root, name)
-    if path is None:
-        raise FileNotFoundError(
-            f"{name} is not in {root} or up to two folders below. It is needed: put it there, or {otherwise}."
-        )
-    return path
-
-
-def find_file(root: Path, name: str) -> Path | None:
-    """Find a file or folder of a release by its official name, in `root` or up to two folders below.
-
-    Upper and lower case are not told apart where the exact name is not there: releases differ in them.
-
-    Args:
-        root: folder of the release.
-        name: name of the file or folder.
-
-    Returns:
-        Its path, or None where it is not there. What is nearer to `root` comes first.
-
-    Raises:
-        ValueError: several folders on one level have it.
-
-    Example:
-        >>> find_file(Path(__file__).parents[1], "files.py").name
-        'files.py'
-    """
-    folders = [root]
-    for _ in range(3):
-        inside = [entry for folder in folders for entry in os.scandir(folder)]
-        found = [entry for entry in inside if entry.name == name]
-        found = found or [entry for entry in inside if entry.name.casefold() == name.casefold()]
-        if len(found) > 1:
-            where = ", ".join(sorted(Path(entry.path).parent.name for entry in found))
-            raise ValueError(
-                f"{name} is in {len(found)} folders of {root}: {where}. One is allowed, for they may differ: pass one "
-                f"of these folders as data_dir."
+    def __init__(self, data_dir: str | Path):
+        self.root = Path(data_dir)
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"data_dir is {str(self.root)!r}. An existing folder is allowed: pass that of the release."
             )
-        if found:
-            return Path(found[0].path)
-        folders = [entry.path for entry in inside if entry.is_dir()]
-    return None
 
+    @cached_property
+    def _levels(self) -> list[list[os.DirEntry]]:
+        levels, folders = [], [self.root]
+        for _ in range(3):
+            levels.append([entry for folder in folders for entry in os.scandir(folder)])
+            folders = [entry.path for entry in levels[-1] if entry.is_dir()]
+        return levels
 
-def read_questions(
-    release: Release, data_dir: str | Path, splits: Sequence[str], read: Callable[[Path, str], list[dict]]
-) -> tuple[Path, dict[str, list[dict]], list[str]]:
-    """Read the questions of some splits, and tell where there are not as many as the official release has.
+    def find(self, *names: str) -> Path | None:
+        """The first of some files or folders that is there, or None.
 
-    Args:
-        release: the files and their counts.
-        data_dir: folder of the release.
-        splits: the splits that are wanted.
-        read: reads one file, given its path and its split.
+        Args:
+            names: official names, the preferred one first.
 
-    Returns:
-        The folder, the rows of each split, and the clips that they ask about, each once.
+        Raises:
+            ValueError: several folders on one level have it.
+        """
+        for name in names:
+            for inside in self._levels:
+                found = [entry for entry in inside if entry.name == name]
+                found = found or [entry for entry in inside if entry.name.casefold() == name.casefold()]
+                if len(found) > 1:
+                    where = ", ".join(sorted(Path(entry.path).parent.name for entry in found))
+                    raise ValueError(
+                        f"{name} is in {len(found)} folders of {self.root}: {where}. One is allowed, for they may "
+                        f"differ: pass one of these folders as data_dir."
+                    )
+                if found:
+                    return Path(found[0].path)
+        return None
 
-    Raises:
-        FileNotFoundError: the folder or a split's file is not there.
-        ValueError: no split was asked for, an unknown one, or a single text in the place of a sequence.
+    def need(self, *names: str, otherwise: str) -> Path:
+        """As `find`, where one of the files must be there.
 
-    Example:
-        >>> release = Release("this folder", {"train": "files.py"}, {"train": 1})
-        >>> read_questions(release, Path(__file__).parent, ["train"], lambda path, split: [{"clip_id": path.name}])[1:]
-        ({'train': [{'clip_id': 'files.py'}]}, ['files.py'])
-    """
-    root = check_folder(data_dir)
-    if isinstance(splits, str) or not splits or not set(splits) <= release.files.keys():
-        raise ValueError(
-            f"splits is {splits!r}. A sequence of some of {list(release.files)} is allowed: pass for instance "
-            f"splits=('train',)."
-        )
-    otherwise = "leave its split out of splits"
-    questions = {split: read(need_file(root, release.files[split], otherwise), split) for split in splits}
-    for split, rows in questions.items():
-        if len(rows) != release.counts.get(split, len(rows)):
-            logger.warning(
-                "%s %s: %d questions came, the official release has %d. It is another release, or a part.",
-                release.name, split, len(rows), release.counts[split],
-            )  # fmt: skip
-    return root, questions, list(dict.fromkeys(row["clip_id"] for rows in questions.values() for row in rows))
+        Args:
+            names: official names, the preferred one first.
+            otherwise: what can be done to go on without it, for the error message.
+
+        Raises:
+            FileNotFoundError: none of them is there.
+            ValueError: as in `find`.
+        """
+        path = self.find(*names)
+        if path is None:
+            subject = f"{names[0]} is not" if len(names) == 1 else f"neither {' nor '.join(names)} is"
+            raise FileNotFoundError(
+                f"{subject} in {self.root} or up to two folders below. It is needed: put it there, or {otherwise}."
+            )
+        return path
+
+    def questions(self, release: Release, splits: Sequence[str]) -> dict[str, Path]:
+        """The files of questions of some splits.
+
+        Args:
+            release: the names of the files.
+            splits: the splits that are wanted.
+
+        Raises:
+            FileNotFoundError: a split's file is not there.
+            ValueError: no split was asked for, an unknown one, or a single text in the place of a sequence.
+        """
+        if isinstance(splits, str) or not splits or not set(splits) <= release.files.keys():
+            raise ValueError(
+                f"splits is {splits!r}. A sequence of some of {list(release.files)} is allowed: pass for instance "
+                f"splits=('train',)."
+            )
+        otherwise = "leave its split out of splits"
+        return {split: self.need(release.files[split], otherwise=otherwise) for split in splits}
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -193,11 +166,15 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         ...     [value for _, value in read_json_lines(Path(folder) / "a.jsonl")]
         [{'qid': 1}, {'qid': 2}]
     """
-    # Not splitlines(): it also splits at U+2028 and the like, which may stand inside a JSON text.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, parse_json(line, where)
+    try:
+        # A line ends at "\n" alone; others, such as U+2028, may stand inside a JSON text.
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    where = f"{path}, line {number}"
+                    yield where, parse_json(line, where)
+    except UnicodeDecodeError as error:
+        raise _no_text(path, error) from error
 
 
 def read_csv(path: Path) -> list[tuple[str, list[str]]]:
@@ -261,7 +238,11 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: {error}. UTF-8 text is allowed: fetch the file again.") from error
+        raise _no_text(path, error) from error
+
+
+def _no_text(path: Path, error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"{path}: {error}. UTF-8 text is allowed: fetch the file again.")
 
 
 def parse_json(text: str, where: str) -> Any:

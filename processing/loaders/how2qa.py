@@ -1,14 +1,17 @@
 """How2QA: questions about 60-second clips of instructional videos, with a moment each (Li et al., EMNLP 2020)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from .files import Release, need_file, read_csv, read_questions
-from .schema import VideoQAData, make_tables
+from .files import Release, ReleaseFolder, read_csv
+from .schema import VideoQAData
+from .tables import Source, load_tables
 from .tvqa import read_subtitle_lines
 
 HOW2QA = Release(
@@ -22,7 +25,7 @@ HOW2QA = Release(
 )
 SUBTITLE_FILE = "how2r_qa_sub.jsonl"
 CLIP_SECONDS = 60
-SPAN = re.compile(r"\[(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)\]")
+SPAN = re.compile(r"\[(\d{1,9}(?:\.\d+)?):(\d{1,9}(?:\.\d+)?)\]")
 
 
 def load_how2qa(
@@ -30,6 +33,8 @@ def load_how2qa(
     splits: Sequence[str] = ("train", "validation"),
     subtitles: bool = True,
     labels: bool = True,
+    spans: bool = True,
+    **loading: Any,
 ) -> VideoQAData:
     """Read How2QA from its release files.
 
@@ -44,6 +49,8 @@ def load_how2qa(
         splits: some of "train", "validation" and "test" (which has its answers too).
         subtitles: False leaves the subtitles out; True needs them to be there.
         labels: False leaves the answers out.
+        spans: False leaves the moments out.
+        loading: `streaming` and `cache_dir`, see `load_tables`.
 
     Returns:
         The table of questions of each split, and the table of the clips, `{video}_{from}_{to}` in seconds of the
@@ -62,26 +69,27 @@ def load_how2qa(
         >>> row["clip_id"], round(row["start"], 2), row["choices"][row["label"]]
         ('piYcgGdO8_w_120_180', 14.15, 'Brown')
     """
-    root, questions, clip_ids = read_questions(
-        HOW2QA, data_dir, splits, lambda path, split: _read_questions(path, split, labels)
+    folder = ReleaseFolder(data_dir)
+    questions = folder.questions(HOW2QA, splits)
+    spoken = folder.need(SUBTITLE_FILE, otherwise="pass subtitles=False to do without") if subtitles else None
+    source = Source(
+        HOW2QA.name,
+        [*questions.values(), *([spoken] if spoken else [])],
+        {split: partial(_read_questions, path, split, labels, spans) for split, path in questions.items()},
+        partial(_read_clips, spoken),
+        HOW2QA.counts,
     )
-    sentences = {}
-    if subtitles:
-        sentences = read_subtitle_lines(need_file(root, SUBTITLE_FILE, "pass subtitles=False to do without"), clip_ids)
-    clips = [
-        {
-            "clip_id": clip_id,
-            "duration": float(CLIP_SECONDS),
-            "subtitles": sentences.get(clip_id, []),
-            "objects": [],
-        }
-        for clip_id in clip_ids
-    ]
-    return make_tables(questions, clips, subtitles=subtitles, labels=labels)
+    return load_tables(source, subtitles=subtitles, labels=labels, spans=spans, **loading)
 
 
-def _read_questions(path: Path, split: str, labels: bool) -> list[dict]:
-    rows = []
+def _read_clips(spoken: Path | None, clip_ids: Sequence[str]) -> Iterator[dict]:
+    sentences = read_subtitle_lines(spoken, clip_ids) if spoken else {}
+    for clip_id in clip_ids:
+        said = sentences.get(clip_id, [])
+        yield {"clip_id": clip_id, "duration": float(CLIP_SECONDS), "subtitles": said, "objects": []}
+
+
+def _read_questions(path: Path, split: str, labels: bool, spans: bool) -> Iterator[dict]:
     for number, (where, cells) in enumerate(read_csv(path)):  # no header: the first row is a question
         span = SPAN.fullmatch(cells[1].strip()) if len(cells) == 7 else None
         if span is None:
@@ -94,16 +102,13 @@ def _read_questions(path: Path, split: str, labels: bool) -> list[dict]:
         qid = f"how2qa_{split}_{number}"
         choices = [cells[place].strip() for place in (2, 3, 4, 6)]
         order = np.random.default_rng(crc32(qid.encode())).permutation(4).tolist()
-        rows.append(
-            {
-                "qid": qid,
-                "clip_id": f"{cells[0].strip()}_{first}_{first + CLIP_SECONDS}",
-                "question": cells[5].strip(),
-                "choices": [choices[place] for place in order],
-                "label": order.index(3) if labels else None,
-                "start": start - first,
-                "end": end - first,
-                "group": "how2qa",
-            }
-        )
-    return rows
+        yield {
+            "qid": qid,
+            "clip_id": f"{cells[0].strip()}_{first}_{first + CLIP_SECONDS}",
+            "question": cells[5].strip(),
+            "choices": [choices[place] for place in order],
+            "label": order.index(3) if labels else None,
+            "start": start - first if spans else None,
+            "end": end - first if spans else None,
+            "group": "how2qa",
+        }

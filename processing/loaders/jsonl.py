@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from ..subtitles_videoqa import read_subtitles, tidy_sentences
-from .files import check_folder, parse_json, read_json_lines
-from .schema import VideoQAData, check_clip, check_question, make_tables
+from .files import ReleaseFolder, parse_json, read_json_lines
+from .schema import VideoQAData, check_clip, check_question
+from .tables import make_tables
 
 SPLITS = ("train", "validation", "test")
 QUESTION_KEYS = {"question", "choices", "answer", "start", "end", "qid", "group"}
@@ -38,15 +39,24 @@ MAX_TOLD = 50  # problems in one message
 
 
 def load_jsonl(
-    data_dir: str | Path, splits: Sequence[str] | None = None, subtitles: bool = True, labels: bool = True
+    data_dir: str | Path,
+    splits: Sequence[str] | None = None,
+    subtitles: bool = True,
+    objects: bool = True,
+    labels: bool = True,
+    spans: bool = True,
+    **loading: Any,
 ) -> VideoQAData:
     """Read own data in the layout above.
 
     Args:
         data_dir: folder with the files.
         splits: some of "train", "validation" and "test"; None: those whose files are there.
-        subtitles: False leaves the subtitles out; True needs at least one clip to have some.
-        labels: False leaves the answers out; True needs them in the training split.
+        subtitles: False leaves the subtitles out; True needs them, in each split.
+        objects: False leaves the object labels out; True takes those that there are.
+        labels: False leaves the answers out; True needs them, but in the test split.
+        spans: False leaves the moments out; True takes those that there are.
+        loading: `streaming` and `cache_dir`, see `load_tables`. The files are read on every load, to be checked.
 
     Returns:
         The table of questions of each split, and the table of the clips.
@@ -64,7 +74,7 @@ def load_jsonl(
         >>> row["label"], row["qid"]
         (1, 'validation_1')
     """
-    questions, clips, problems = _read(check_folder(data_dir), splits, labels)
+    questions, clips, problems = _read(ReleaseFolder(data_dir).root, splits, labels)
     if problems:
         told = "\n".join(problems[:MAX_TOLD])
         more = f"\nand {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
@@ -73,9 +83,11 @@ def load_jsonl(
             f"allowed: correct these lines.\n{told}{more}"
         )
     for clip in clips.values():
-        if not subtitles:
-            clip["subtitles"] = []
-    return make_tables(questions, clips.values(), subtitles=subtitles, labels=labels)
+        clip["subtitles"] = clip["subtitles"] if subtitles else []
+        clip["objects"] = clip["objects"] if objects else []
+    for row in (row for rows in questions.values() for row in rows if not spans):
+        row["start"] = row["end"] = None
+    return make_tables(questions, list(clips.values()), subtitles=subtitles, labels=labels, **loading)
 
 
 def check_jsonl(data_dir: str | Path, splits: Sequence[str] | None = None) -> list[str]:
@@ -94,7 +106,7 @@ def check_jsonl(data_dir: str | Path, splits: Sequence[str] | None = None) -> li
         ...     [problem.removeprefix(folder) for problem in check_jsonl(folder)]  # doctest: +ELLIPSIS
         ["/train.jsonl, line 1: split 'train', qid 'train_1': choices are ['Amy']. Two or more texts ...]
     """
-    return _read(check_folder(data_dir), splits, labels=True)[2]
+    return _read(ReleaseFolder(data_dir).root, splits, labels=True)[2]
 
 
 def find_videos(data_dir: str | Path, splits: Sequence[str] | None = None) -> dict[str, Path]:
@@ -110,7 +122,7 @@ def find_videos(data_dir: str | Path, splits: Sequence[str] | None = None) -> di
         ...     {clip_id: path.name for clip_id, path in find_videos(folder).items()}
         {'a': 'a.mp4'}
     """
-    root = check_folder(data_dir)
+    root = ReleaseFolder(data_dir).root
     records = (record for split in _splits(root, splits) for _, record in read_json_lines(root / f"{split}.jsonl"))
     named = (record["video"] for record in records if isinstance(record, dict) and isinstance(record.get("video"), str))
     return {Path(video).stem: root / video for video in named}

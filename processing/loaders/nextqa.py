@@ -1,10 +1,13 @@
 """NExT-QA, multiple choice: why, how and when in short videos without speech (Xiao et al., CVPR 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from .files import Release, read_csv, read_questions
-from .schema import VideoQAData, make_tables
+from .files import Release, ReleaseFolder, read_csv
+from .schema import VideoQAData
+from .tables import Source, load_tables
 
 NEXTQA = Release(
     "NExT-QA",
@@ -15,7 +18,7 @@ COLUMNS = ["video", "frame_count", "width", "height", "question", "answer", "qid
 
 
 def load_nextqa(
-    data_dir: str | Path, splits: Sequence[str] = ("train", "validation"), labels: bool = True
+    data_dir: str | Path, splits: Sequence[str] = ("train", "validation"), labels: bool = True, **loading: Any
 ) -> VideoQAData:
     """Read NExT-QA from its release files, `{train,val,test}.csv` in `data_dir` or up to two folders below it.
 
@@ -26,6 +29,7 @@ def load_nextqa(
         data_dir: folder with the release files.
         splits: some of "train", "validation" and "test" (which has its answers too).
         labels: False leaves the answers out.
+        loading: `streaming` and `cache_dir`, see `load_tables`.
 
     Returns:
         The table of questions of each split, with the official key `{video}_{qid}` as qid and the question's type
@@ -44,37 +48,39 @@ def load_nextqa(
         >>> row["qid"], row["choices"][row["label"]], row["group"]
         ('40100_6', 'strum it', 'CH')
     """
-    _, questions, clip_ids = read_questions(NEXTQA, data_dir, splits, lambda path, _: _read_questions(path, labels))
-    clips = [{"clip_id": clip_id, "duration": None, "subtitles": [], "objects": []} for clip_id in clip_ids]
-    return make_tables(questions, clips, subtitles=False, labels=labels)
+    questions = ReleaseFolder(data_dir).questions(NEXTQA, splits)
+    reads = {split: partial(_read_questions, path, labels) for split, path in questions.items()}
+    source = Source(NEXTQA.name, list(questions.values()), reads, _clips, NEXTQA.counts)
+    return load_tables(source, labels=labels, **loading)
 
 
-def _read_questions(path: Path, labels: bool) -> list[dict]:
+def _clips(clip_ids: Sequence[str]) -> Iterator[dict]:
+    for clip_id in clip_ids:
+        yield {"clip_id": clip_id, "duration": None, "subtitles": [], "objects": []}
+
+
+def _read_questions(path: Path, labels: bool) -> Iterator[dict]:
     header, *lines = read_csv(path) or [(str(path), [])]
     if header[1] != COLUMNS:
         raise ValueError(
             f"{header[0]}: the columns {header[1]} came. Allowed: {COLUMNS}. Check that this is the file for multiple "
             f"choice, with its header."
         )
-    rows = []
     for where, cells in lines:
         record = dict(zip(COLUMNS, cells, strict=False))
         answer = record.get("answer", "")
-        if len(cells) != len(COLUMNS) or not answer.isdecimal():
+        if len(cells) != len(COLUMNS) or not (answer.isdecimal() and len(answer) < 4):
             raise ValueError(
                 f"{where}: {cells!r:.120} came. {len(COLUMNS)} cells are allowed, the answer a number from 0: correct "
                 f"the file."
             )
-        rows.append(
-            {
-                "qid": f"{record['video']}_{record['qid']}",
-                "clip_id": record["video"],
-                "question": record["question"].strip(),
-                "choices": [record[f"a{place}"].strip() for place in range(5)],
-                "label": int(answer) if labels else None,
-                "start": None,
-                "end": None,
-                "group": record["type"],
-            }
-        )
-    return rows
+        yield {
+            "qid": f"{record['video']}_{record['qid']}",
+            "clip_id": record["video"],
+            "question": record["question"].strip(),
+            "choices": [record[f"a{place}"].strip() for place in range(5)],
+            "label": int(answer) if labels else None,
+            "start": None,
+            "end": None,
+            "group": record["type"],
+        }

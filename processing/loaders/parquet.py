@@ -4,6 +4,7 @@ The folder holds `questions/{split}.parquet`, `clips/clips.parquet` and a `READM
 configurations: `load_dataset(folder, "questions")` and `load_dataset(folder, "clips")`.
 """
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from datasets import DatasetDict, load_dataset
 from huggingface_hub import metadata_save
 
 from .schema import CLIP_FEATURES, QUESTION_FEATURES, VideoQAData
+from .tables import CLIPS, check_tables
 
-CLIPS = "clips"  # the one split of the configuration "clips"
+logger = logging.getLogger(__name__)
 
 
 def save_parquet(data: VideoQAData, output_dir: str | Path) -> Path:
@@ -64,12 +66,21 @@ def save_parquet(data: VideoQAData, output_dir: str | Path) -> Path:
     return output_dir
 
 
-def load_parquet(data_dir: str | Path, splits: Sequence[str] | None = None) -> VideoQAData:
+def load_parquet(
+    data_dir: str | Path,
+    splits: Sequence[str] | None = None,
+    streaming: bool = False,
+    cache_dir: str | Path | None = None,
+) -> VideoQAData:
     """Read a Parquet folder back, or a repository on the Hub that `push_to_hub` wrote.
+
+    What a part was missing was told when the data were first loaded, and is not asked again.
 
     Args:
         data_dir: the folder, or the name of the repository.
         splits: the splits that are wanted; None: all.
+        streaming: True gives iterable tables, which read the files each time that they are gone through.
+        cache_dir: where the tables are kept; None: in the cache of `datasets`.
 
     Returns:
         The two tables, as they were saved.
@@ -80,8 +91,9 @@ def load_parquet(data_dir: str | Path, splits: Sequence[str] | None = None) -> V
     Example:
         >>> data = load_parquet("tvqa_plus_parquet", splits=["validation"])  # doctest: +SKIP
     """
-    questions = load_dataset(str(data_dir), "questions")
-    clips = load_dataset(str(data_dir), CLIPS, split=CLIPS)
+    options = {"streaming": streaming, "cache_dir": None if cache_dir is None else str(cache_dir)}
+    questions = load_dataset(str(data_dir), "questions", **options)
+    clips = load_dataset(str(data_dir), CLIPS, split=CLIPS, **options)
     wanted = list(questions) if splits is None else list(splits)
     if isinstance(splits, str) or not wanted or not set(wanted) <= set(questions):
         raise ValueError(f"splits is {splits!r}. A sequence of some of {list(questions)} is allowed: pass such a one.")
@@ -90,7 +102,12 @@ def load_parquet(data_dir: str | Path, splits: Sequence[str] | None = None) -> V
             raise ValueError(
                 f"{data_dir} holds a table with {table.features}. Allowed: {features}. Write it with save_parquet."
             )
-    return VideoQAData(DatasetDict({split: questions[split] for split in wanted}), clips)
+    data = VideoQAData(type(questions)({split: questions[split] for split in wanted}), clips)
+    if not streaming:
+        check_tables(data)
+        for split, coverage in data.coverage().items():
+            logger.info("%s %s: %s", data_dir, split, coverage)
+    return data
 
 
 def push_to_hub(data: VideoQAData, repo_id: str, **options: Any) -> None:

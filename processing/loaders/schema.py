@@ -1,21 +1,19 @@
 """The one form every data set is read into: a table of questions for each split, and one table of clips.
 
-A clip's text is stored once and not once for each of its questions. A loader makes plain dictionaries and hands them
-to `make_tables`, which refuses what cannot be right, empties the spans that cannot be used, and says how much of every
-part was found: a part that is missing without anybody noticing costs more accuracy than any setting of the model.
+A clip's text is stored once and not once for each of its questions. Here is what a row may hold, and how much of every
+part the tables hold; `tables.py` makes them.
 """
 
-import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
 
-logger = logging.getLogger(__name__)
-
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, UTF-8 and so the tables cannot
 QUESTION_FEATURES = Features(
     {
         "qid": Value("string"),
@@ -47,164 +45,93 @@ class Coverage:
 
     Args:
         questions: questions of the split.
+        clips: clips that they are about.
         with_label: questions whose answer is known.
         with_span: questions with a usable span, in seconds.
         with_subtitles: questions whose clip has at least one sentence.
-        clips: clips that the questions are about.
-        clips_with_subtitles: of those, clips with at least one sentence.
-        clips_with_objects: of those, clips with at least one object label.
-        clips_with_duration: of those, clips whose length is known.
+        with_objects: questions whose clip has at least one object label.
+        with_duration: questions whose clip's length is known.
+        with_features: questions whose clip has frame features; None where no features were asked about.
 
     Example:
-        >>> print(Coverage(4, 4, 3, 2, 2, 1, 0, 2))  # doctest: +ELLIPSIS
-        4 questions, 4 with label, 3 with span, 2 with subtitles, 2 clips, 1 clips with subtitles, ...
+        >>> print(Coverage(4, 2, 4, 3, 2, 0, 4))
+        4 questions about 2 clips: 4 with label, 3 with span, 2 with subtitles, 0 with objects, 4 with duration
     """
 
     questions: int
+    clips: int
     with_label: int
     with_span: int
     with_subtitles: int
-    clips: int
-    clips_with_subtitles: int
-    clips_with_objects: int
-    clips_with_duration: int
+    with_objects: int
+    with_duration: int
+    with_features: int | None = None
 
     def __str__(self) -> str:
-        return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(self).items())
+        parts = {name: count for name, count in asdict(self).items() if name.startswith("with_") and count is not None}
+        told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in parts.items())
+        return f"{self.questions:,} questions about {self.clips:,} clips: {told}"
 
 
 class VideoQAData(NamedTuple):
     """A data set in the common form.
 
     Args:
-        questions: a `DatasetDict` with one table of `QUESTION_FEATURES` for each split.
+        questions: one table of `QUESTION_FEATURES` for each split.
         clips: one table of `CLIP_FEATURES` for all splits together.
+
+    With `streaming=True` both are iterable: their rows are read from the files each time that they are gone through.
     """
 
-    questions: DatasetDict
-    clips: Dataset
+    questions: DatasetDict | IterableDatasetDict
+    clips: Dataset | IterableDataset
 
-    def coverage(self) -> dict[str, Coverage]:
+    def coverage(self, features: Container[str] | None = None) -> dict[str, Coverage]:
         """Count what the tables hold, as they are now: after a filter the counts are those of the filtered tables.
 
+        Args:
+            features: what `open_features` gave, to count the questions whose clip is in it.
+
         Returns:
-            One `Coverage` for each split, by the split's name.
+            One `Coverage` for each split, by the split's name. Streams are gone through once for it.
         """
-        clip_ids = self.clips["clip_id"]
-        sentences = dict(zip(clip_ids, _list_lengths(self.clips, "subtitles"), strict=True))
-        objects = dict(zip(clip_ids, _list_lengths(self.clips, "objects"), strict=True))
-        durations = dict(zip(clip_ids, self.clips["duration"], strict=True))
+        parts = _clip_parts(self.clips)
         report = {}
         for split, table in self.questions.items():
-            asked = list(table["clip_id"])
-            used = set(asked)
+            rows = _columns(table, "clip_id", "label", "start")
+            asked = rows["clip_id"]
+            of_clips = [parts.get(clip_id, (False, False, False)) for clip_id in asked]
+            subtitles, objects, durations = map(sum, zip(*of_clips, strict=True)) if of_clips else (0, 0, 0)
             report[split] = Coverage(
                 questions=len(asked),
-                with_label=sum(label is not None for label in table["label"]),
-                with_span=sum(start is not None for start in table["start"]),
-                with_subtitles=sum(sentences[clip_id] > 0 for clip_id in asked),
-                clips=len(used),
-                clips_with_subtitles=sum(sentences[clip_id] > 0 for clip_id in used),
-                clips_with_objects=sum(objects[clip_id] > 0 for clip_id in used),
-                clips_with_duration=sum(durations[clip_id] is not None for clip_id in used),
+                clips=len(set(asked)),
+                with_label=sum(label is not None for label in rows["label"]),
+                with_span=sum(start is not None for start in rows["start"]),
+                with_subtitles=subtitles,
+                with_objects=objects,
+                with_duration=durations,
+                with_features=None if features is None else sum(clip_id in features for clip_id in asked),
             )
         return report
 
 
-def make_tables(
-    questions: Mapping[str, Sequence[Mapping[str, Any]]],
-    clips: Iterable[Mapping[str, Any]],
-    subtitles: bool = True,
-    labels: bool = True,
-) -> VideoQAData:
-    """Check the rows of a data set and make its two tables.
-
-    A span that is not finite, reversed or of zero length becomes `start = end = None`. Sentences are put in the order
-    of their starts; a sentence without any text and a frame without any label are left out, for there is nothing in
-    them to read. Everything else that is wrong is an error. The coverage of each split is logged, one line a split at
-    the level INFO; `VideoQAData.coverage` gives the same numbers.
-
-    Args:
-        questions: for each split its rows, each with exactly the keys of `QUESTION_FEATURES`; `label` may be None, and
-            `start` and `end`, in seconds, may both be None. A qid occurs once in all the splits together.
-        clips: rows with exactly the keys of `CLIP_FEATURES`, times in seconds; `duration` may be None.
-        subtitles: whether the absence of every sentence is an error.
-        labels: whether a split "train" without a single label is an error.
-
-    Returns:
-        The two tables. The rows that came in are not changed.
-
-    Raises:
-        ValueError: a row is not what the tables hold, or a part is missing altogether. The message names the split
-            and the question, or the clip.
-
-    Example:
-        >>> question = {
-        ...     "qid": "7", "clip_id": "c1", "question": "Who knocks ?", "choices": ["Penny", "Amy"],
-        ...     "label": 0, "start": 1.5, "end": 4.0, "group": "bbt",
-        ... }
-        >>> sentence = {"start": 1.0, "end": 3.0, "speaker": "Penny", "text": "Are you there?"}
-        >>> clip = {"clip_id": "c1", "duration": 9.0, "subtitles": [sentence], "objects": []}
-        >>> data = make_tables({"train": [question]}, [clip])
-        >>> data.questions["train"][0]["choices"], data.clips[0]["duration"]
-        (['Penny', 'Amy'], 9.0)
-    """
-    clip_rows: dict[str, dict] = {}
-    for number, clip in enumerate(clips, start=1):
-        row = check_clip(clip, number)
-        if row["clip_id"] in clip_rows:
-            raise ValueError(
-                f"clip {row['clip_id']!r} came twice. The table of clips holds each clip once: join the two rows."
-            )
-        clip_rows[row["clip_id"]] = row
-
-    tables, seen, unusable = {}, {}, {}
-    for split, rows in questions.items():
-        tables[split], unusable[split] = _checked_split(split, rows, clip_rows.keys(), seen)
-    _refuse_missing_parts(tables, clip_rows.values(), subtitles, labels)
-
-    data = VideoQAData(
-        DatasetDict({split: Dataset.from_list(rows, QUESTION_FEATURES) for split, rows in tables.items()}),
-        Dataset.from_list(list(clip_rows.values()), CLIP_FEATURES),
-    )
-    for split, coverage in data.coverage().items():
-        note = f"; {unusable[split]} spans not usable, left out" if unusable[split] else ""
-        logger.info("%s: %s%s", split, coverage, note)
-    return data
+def _columns(table: Dataset | IterableDataset, *names: str) -> dict[str, list]:
+    table = table.select_columns(list(names))
+    if isinstance(table, IterableDataset):
+        rows = list(table)
+        return {name: [row[name] for row in rows] for name in names}
+    return table[:]
 
 
-def _checked_split(
-    split: str, rows: Sequence[Mapping], clip_ids: Collection[str], seen: dict[str, str]
-) -> tuple[list[dict], int]:
-    """The checked rows of a split, and how many spans were emptied; `seen` (qid -> split) grows by its qids."""
-    if not rows:
-        raise ValueError(
-            f"split {split!r} came without a question. A split holds at least one: leave the split out of the call."
-        )
-    checked, unusable = [], 0
-    for number, question in enumerate(rows, start=1):
-        row, dropped = check_question(question, split, number)
-        unusable += dropped
-        where = f"split {split!r}, qid {row['qid']!r}"
-        if row["qid"] in seen:
-            raise ValueError(
-                f"{where}: this qid was there before, in split {seen[row['qid']]!r}. A qid stands for one question in "
-                f"all splits: rename or remove one of the two."
-            )
-        if row["clip_id"] not in clip_ids:
-            raise ValueError(
-                f"{where}: its clip {row['clip_id']!r} is not among the {len(clip_ids)} clips. Every question needs a "
-                f"row in the table of clips: add one (duration None and empty lists will do) or drop the question."
-            )
-        if checked and len(row["choices"]) != len(checked[0]["choices"]):
-            raise ValueError(
-                f"{where}: {len(row['choices'])} choices, but the questions before it have "
-                f"{len(checked[0]['choices'])}. All questions of a split have the same number, as they share a batch: "
-                f"put the others into a split of their own."
-            )
-        seen[row["qid"]] = split
-        checked.append(row)
-    return checked, unusable
+def _clip_parts(clips: Dataset | IterableDataset) -> dict[str, tuple[bool, bool, bool]]:
+    """Clip -> whether it has sentences, object labels, a known length."""
+    if isinstance(clips, IterableDataset):
+        return {
+            row["clip_id"]: (bool(row["subtitles"]), bool(row["objects"]), row["duration"] is not None) for row in clips
+        }
+    lists = [[length > 0 for length in _list_lengths(clips, name)] for name in ("subtitles", "objects")]
+    durations = [duration is not None for duration in clips["duration"]]
+    return dict(zip(clips["clip_id"], zip(*lists, durations, strict=True), strict=True))
 
 
 def check_question(question: Mapping, split: str, number: int) -> tuple[dict, bool]:
@@ -247,6 +174,9 @@ def check_clip(clip: Mapping, number: int) -> dict:
                 f"{where}: duration is {row['duration']}. A clip lasts more than 0 seconds: give None where the "
                 f"length is not known."
             )
+    for key in ("subtitles", "objects"):
+        if not isinstance(row[key], list | tuple):
+            raise ValueError(f"{where}: {key} is {row[key]!r:.80}. A list is allowed: pass an empty one for none.")
     sentences = [
         _checked_sentence(sentence, f"{where}, sentence {place}") for place, sentence in enumerate(row["subtitles"])
     ]
@@ -281,23 +211,6 @@ def _checked_sentence(sentence: Mapping, where: str) -> dict:
     return row
 
 
-def _refuse_missing_parts(
-    tables: Mapping[str, list[dict]], clip_rows: Collection[dict], subtitles: bool, labels: bool
-) -> None:
-    if not tables:
-        raise ValueError("no split came. At least one is needed: name one, for instance 'train'.")
-    if subtitles and not any(clip["subtitles"] for clip in clip_rows):
-        raise ValueError(
-            f"not one of the {len(clip_rows)} clips has a sentence of subtitles. At least one is expected: check that "
-            f"the subtitle files belong to these clips, or pass subtitles=False to do without."
-        )
-    if labels and "train" in tables and all(row["label"] is None for row in tables["train"]):
-        raise ValueError(
-            f"not one of the {len(tables['train'])} questions of split 'train' has a label. Training needs the "
-            f"answers: check the file, or pass labels=False to do without."
-        )
-
-
 def _with_exact_keys(row: Mapping, features: Mapping, where: str) -> dict:
     """A copy of the row. A key too many is refused like one too few: it may be one that gives the answer away."""
     if not isinstance(row, Mapping):
@@ -314,15 +227,24 @@ def _with_exact_keys(row: Mapping, features: Mapping, where: str) -> dict:
 def _require_text(value: Any, name: str, where: str, may_be_empty: bool = False) -> None:
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         kind = "Any str" if may_be_empty else "A str that is not empty"
-        raise ValueError(f"{where}: {name} is {value!r}. {kind} is allowed: correct this value.")
+        raise ValueError(f"{where}: {name} is {value!r:.80}. {kind} is allowed: correct this value.")
+    if HALF_CHARACTER.search(value):
+        raise ValueError(
+            f"{where}: {name} is {value!r:.80}, with half a character. Whole ones are allowed: correct it."
+        )
 
 
 def _number(value: Any, name: str, where: str, finite: bool = False) -> float:
     """The value as a float; bool and text are no numbers, and neither is NaN where `finite` is asked for."""
-    if isinstance(value, bool) or not isinstance(value, Real) or (finite and not math.isfinite(value)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    try:
+        number = float(value) if is_number else math.nan
+    except OverflowError:  # an int of hundreds of digits
+        number = math.inf
+    if not is_number or (finite and not math.isfinite(number)):
         kind = "A finite number" if finite else "A number"
-        raise ValueError(f"{where}: {name} is {value!r}. {kind} of seconds is allowed: convert or correct it.")
-    return float(value)
+        raise ValueError(f"{where}: {name} is {value!r:.80}. {kind} of seconds is allowed: convert or correct it.")
+    return number
 
 
 def _list_lengths(table: Dataset, column: str) -> list[int]:

@@ -6,19 +6,18 @@ labels goes into the tables as input; the moment (`ts`) is a target.
 """
 
 import html
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..subtitles_videoqa import read_subtitles, tidy_sentences
-from .files import Release, find_file, get_key, read_json, read_json_lines, read_questions
+from .files import Release, ReleaseFolder, get_key, read_json, read_json_lines
 from .pickles import read_text_pickle
-from .schema import VideoQAData, make_tables
-
-logger = logging.getLogger(__name__)
+from .schema import VideoQAData
+from .tables import Source, load_tables
 
 SUBTITLE_LINES, SUBTITLE_FOLDER = "tvqa_preprocessed_subtitles.jsonl", "tvqa_subtitles"
 SUBTITLE_STARTS = "tvqa_plus_subtitles.json"
@@ -43,21 +42,25 @@ def load_tvqa(
     subtitles: bool = True,
     objects: bool = True,
     labels: bool = True,
+    spans: bool = True,
+    **loading: Any,
 ) -> VideoQAData:
     """Read TVQA from its release files.
 
     The files are found by their official names in `data_dir` or up to two folders below it: the questions
     `tvqa_{train,val,test_public}.jsonl`; the subtitles `tvqa_preprocessed_subtitles.jsonl`, or else the folder
-    `tvqa_subtitles/` of srt files, or else STAGE's `tvqa_plus_subtitles.json` (starts only); and where they are there
-    the objects `det_visual_concepts_hq.pickle` or, of The Big Bang Theory, `tvqa_bbt_frcn_vg_hq_20_100.json`, and the
+    `tvqa_subtitles/` of srt files, or else STAGE's `tvqa_plus_subtitles.json` (starts only); the objects, of The Big
+    Bang Theory `tvqa_bbt_frcn_vg_hq_20_100.json`, or else `det_visual_concepts_hq.pickle`; and where they are there the
     lengths of the clips: `durations.json`, `tvr_video2dur_idx.json` or `frm_cnt_cache.json`.
 
     Args:
         data_dir: folder with the release files.
         splits: some of "train", "validation" and "test" (test_public, which has no answers).
         subtitles: False leaves the subtitles out; True needs them to be there.
-        objects: False leaves the object labels out; True takes them where they are there.
-        labels: False leaves the answers out; True needs them in the training split.
+        objects: False leaves the object labels out; True needs them to be there.
+        labels: False leaves the answers out; True needs them, but in the test split.
+        spans: False leaves the moments out; True needs them, but in the test split.
+        loading: `streaming` and `cache_dir`, see `load_tables`.
 
     Returns:
         The table of questions of each split, and the table of the clips they are about. `group` is the show: "bbt",
@@ -73,60 +76,81 @@ def load_tvqa(
         ...           "ts": "1-4.5"} | {f"a{n}": name for n, name in enumerate(["Amy", "Raj", "Penny", "Bob", "Stu"])}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "tvqa_val.jsonl").write_text(json.dumps(record))
-        ...     data = load_tvqa(folder, splits=("validation",), subtitles=False)
+        ...     data = load_tvqa(folder, splits=("validation",), subtitles=False, objects=False)
         >>> data.questions["validation"][0]["end"], data.questions["validation"][0]["group"]
         (4.5, 'castle')
     """
-    return load_release(TVQA, data_dir, splits, subtitles, objects, labels)
+    return load_release(TVQA, data_dir, splits, subtitles, objects, labels, spans, **loading)
 
 
 def load_release(
-    release: Release, data_dir: str | Path, splits: Sequence[str], subtitles: bool, objects: bool, labels: bool
+    release: Release,
+    data_dir: str | Path,
+    splits: Sequence[str],
+    subtitles: bool,
+    objects: bool,
+    labels: bool,
+    spans: bool,
+    **loading: Any,
 ) -> VideoQAData:
     """Read a data set of the family; arguments and errors as in `load_tvqa`.
 
     Example:
-        >>> load_release(TVQA, "nowhere", ("train",), True, True, True)
+        >>> load_release(TVQA, "nowhere", ("train",), True, True, True, True)
         Traceback (most recent call last):
             ...
         FileNotFoundError: data_dir is 'nowhere'. An existing folder is allowed: pass that of the release.
     """
-    root, questions, clip_ids = read_questions(release, data_dir, splits, lambda path, _: _read_questions(path, labels))
-    durations = _read_durations(root)
-    sentences = _read_subtitles(root, clip_ids, durations) if subtitles else {}
-    found = _read_objects(root, clip_ids, durations) if objects else {}
-    clips = [
-        {
-            "clip_id": clip_id,
-            "duration": durations.get(clip_id),
-            "subtitles": sentences.get(clip_id, []),
-            "objects": found.get(clip_id, []),
-        }
-        for clip_id in clip_ids
-    ]
-    return make_tables(questions, clips, subtitles=subtitles, labels=labels)
+    folder = ReleaseFolder(data_dir)
+    questions = folder.questions(release, splits)
+    durations = folder.find(DURATIONS, TVR_DURATIONS, FRAME_COUNTS)
+    spoken = seen = None
+    if subtitles:
+        names = SUBTITLE_LINES, SUBTITLE_FOLDER, SUBTITLE_STARTS
+        spoken = folder.need(*names, otherwise="pass subtitles=False to do without")
+    if objects:
+        seen = folder.need(REGIONS, CONCEPTS, otherwise="pass objects=False to do without")
+    source = Source(
+        release.name,
+        [*questions.values(), *(path for path in (durations, spoken, seen) if path)],
+        {split: partial(_read_questions, path, labels, spans) for split, path in questions.items()},
+        partial(_read_clips, durations, spoken, seen),
+        release.counts,
+    )
+    return load_tables(source, subtitles=subtitles, objects=objects, labels=labels, spans=spans, **loading)
 
 
-def _read_questions(path: Path, labels: bool) -> list[dict]:
-    rows = []
+def _read_questions(path: Path, labels: bool, spans: bool) -> Iterator[dict]:
     for where, record in _records(path):
         qid = get_key(record, "qid", where, int, str)
-        start, end = read_span(record.get("ts"), where)
-        is_long = isinstance(record, dict) and "occur_clip" in record  # LongTVQA names two keys differently
+        start, end = read_span(record.get("ts"), where) if spans else (None, None)
+        is_long = "occur_clip" in record  # LongTVQA names two keys differently
         clip_id = get_key(record, "occur_clip" if is_long else "vid_name", where, str)
-        rows.append(
-            {
-                "qid": str(qid),
-                "clip_id": clip_id,
-                "question": get_key(record, "q", where, str).strip(),
-                "choices": [get_key(record, f"a{place}", where, str).strip() for place in range(5)],
-                "label": read_label(record.get("answer" if is_long else "answer_idx"), where) if labels else None,
-                "start": start,
-                "end": end,
-                "group": record.get("kind") or _show(clip_id) or record.get("show_name") or "unknown",
-            }
-        )
-    return rows
+        yield {
+            "qid": str(qid),
+            "clip_id": clip_id,
+            "question": get_key(record, "q", where, str).strip(),
+            "choices": [get_key(record, f"a{place}", where, str).strip() for place in range(5)],
+            "label": read_label(record.get("answer" if is_long else "answer_idx"), where) if labels else None,
+            "start": start,
+            "end": end,
+            "group": record.get("kind") or _show(clip_id) or record.get("show_name") or "unknown",
+        }
+
+
+def _read_clips(
+    durations: Path | None, spoken: Path | None, seen: Path | None, clip_ids: Sequence[str]
+) -> Iterator[dict]:
+    seconds = _read_durations(durations)
+    sentences = _read_subtitles(spoken, clip_ids, seconds)
+    labels = _read_objects(seen)
+    for clip_id in clip_ids:
+        yield {
+            "clip_id": clip_id,
+            "duration": seconds.get(clip_id),
+            "subtitles": sentences.get(clip_id, []),
+            "objects": labels(clip_id, seconds.get(clip_id)),
+        }
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
@@ -155,8 +179,9 @@ def read_label(value: Any, where: str) -> int | None:
         >>> read_label("2", "a.json"), read_label("a2", "a.json"), read_label(None, "a.json")
         (2, 2, None)
     """
-    if isinstance(value, str) and value.strip().removeprefix("a").isdecimal():
-        return int(value.strip().removeprefix("a"))
+    digits = value.strip().removeprefix("a") if isinstance(value, str) else ""
+    if digits.isdecimal() and len(digits) < 4:
+        return int(digits)
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise ValueError(
@@ -195,41 +220,39 @@ def read_span(value: Any, where: str) -> tuple[float | None, float | None]:
     )
 
 
-def _read_durations(root: Path) -> dict[str, Any]:
-    """Clip -> seconds, from the first of the files that is there."""
-    if path := find_file(root, DURATIONS):
-        return read_json(path, dict)
-    if path := find_file(root, TVR_DURATIONS):
-        splits = read_json(path, dict)
-        found = {}
-        for split in splits:
-            clips = get_key(splits, split, str(path), dict)
+def _read_durations(path: Path | None) -> dict[str, Any]:
+    """Clip -> seconds."""
+    if path is None:
+        return {}
+    found = read_json(path, dict)
+    if path.name.casefold() == TVR_DURATIONS:
+        entries = {}
+        for split in found:
+            clips = get_key(found, split, str(path), dict)
             for clip_id in clips:
                 entry = get_key(clips, clip_id, f"{path}, {split}", list)
-                found[clip_id] = entry[0] if entry else None
-        return found
-    if path := find_file(root, FRAME_COUNTS):
-        counts = read_json(path, dict)
-        return {clip_id: get_key(counts, clip_id, str(path), int) / FRAMES_PER_SECOND for clip_id in counts}
-    return {}
+                entries[clip_id] = entry[0] if entry else None
+        return entries
+    if path.name.casefold() == FRAME_COUNTS:
+        return {clip_id: get_key(found, clip_id, str(path), int) / FRAMES_PER_SECOND for clip_id in found}
+    return found
 
 
-def _read_subtitles(root: Path, clip_ids: Sequence[str], durations: Mapping[str, Any]) -> dict[str, list[dict]]:
-    if path := find_file(root, SUBTITLE_LINES):
-        return read_subtitle_lines(path, clip_ids)
-    if folder := find_file(root, SUBTITLE_FOLDER):
-        files = {clip_id: folder / f"{clip_id}.srt" for clip_id in clip_ids}
+def _read_subtitles(
+    path: Path | None, clip_ids: Sequence[str], durations: Mapping[str, Any]
+) -> Mapping[str, list[dict]]:
+    if path is None:
+        return {}
+    if path.is_dir():
+        files = {clip_id: path / f"{clip_id}.srt" for clip_id in clip_ids}
         return {
             clip_id: [sentence._asdict() for sentence in read_subtitles(file)]
             for clip_id, file in files.items()
             if file.is_file()
         }
-    if path := find_file(root, SUBTITLE_STARTS):
-        return _read_subtitle_starts(path, clip_ids, durations)
-    raise FileNotFoundError(
-        f"neither {SUBTITLE_LINES} nor the folder {SUBTITLE_FOLDER} nor {SUBTITLE_STARTS} is in {root} or up to two "
-        f"folders below. One of them is needed: put it there, or pass subtitles=False to do without."
-    )
+    if path.name.casefold() == SUBTITLE_LINES:
+        return read_subtitle_lines(path, clip_ids)
+    return _read_subtitle_starts(path, clip_ids, durations)
 
 
 def read_subtitle_lines(path: Path, clip_ids: Sequence[str]) -> dict[str, list[dict]]:
@@ -301,38 +324,30 @@ def _split_speaker(text: str) -> tuple[str, str]:
     return ("" if before == "<UNKNAME>" else before), after.strip()
 
 
-def _read_objects(root: Path, clip_ids: Sequence[str], durations: Mapping[str, Any]) -> dict[str, list[dict]]:
-    readers: dict[str, Callable] = {REGIONS: _read_regions, CONCEPTS: _read_concepts}
-    for name, read in readers.items():
-        if path := find_file(root, name):
-            return read(path, clip_ids, durations)
-    logger.info("neither %s nor %s is in %s: the clips have no object labels", *readers, root)
-    return {}
+def _read_objects(path: Path | None) -> Callable[[str, float | None], list[dict]]:
+    """What gives the objects of a clip, given its length. Of one clip at a time: all of TVQA's fill the memory."""
+    if path is None:
+        return lambda clip_id, duration: []
+    if path.name.casefold() == REGIONS:
+        return partial(_regions, path, read_json(path, dict))
+    return partial(_concepts, read_text_pickle(path))
 
 
-def _read_regions(path: Path, clip_ids: Sequence[str], durations: Mapping[str, Any]) -> dict[str, list[dict]]:
+def _regions(path: Path, detections: Mapping[str, Any], clip_id: str, duration: float | None) -> list[dict]:
     """STAGE's regions: one list of labels a frame, all frames."""
-    detections = read_json(path, dict)
-    objects = {}
-    for clip_id in clip_ids:
-        if clip_id in detections:
-            frames = get_key(detections[clip_id], "object", f"{path}, clip {clip_id!r}", list)
-            # Frames are counted from 1, and frame 1 is shown at 0 s: the list's index is right as it stands.
-            objects[clip_id] = [{"time": i / FRAMES_PER_SECOND, "labels": found} for i, found in enumerate(frames)]
-    return objects
+    if clip_id not in detections:
+        return []
+    frames = get_key(detections[clip_id], "object", f"{path}, clip {clip_id!r}", list)
+    # Frames are counted from 1, and frame 1 is shown at 0 s: the list's index is right as it stands.
+    return [{"time": i / FRAMES_PER_SECOND, "labels": found} for i, found in enumerate(frames)]
 
 
-def _read_concepts(path: Path, clip_ids: Sequence[str], durations: Mapping[str, Any]) -> dict[str, list[dict]]:
+def _concepts(concepts: Mapping[str, list[str]], clip_id: str, duration: float | None) -> list[dict]:
     """TVQA's visual concepts: one text a frame, "gray pants , black shirt"; at most 300 frames, over the whole clip."""
-    concepts = read_text_pickle(path)
-    objects = {}
-    for clip_id in clip_ids:
-        if clip_id in concepts:
-            frames = concepts[clip_id]
-            times = frame_row_times(len(frames), durations.get(clip_id))
-            labels = [[word for part in text.split(",") if (word := part.strip())] for text in frames]
-            objects[clip_id] = [{"time": time, "labels": found} for time, found in zip(times, labels, strict=True)]
-    return objects
+    frames = concepts.get(clip_id, [])
+    times = frame_row_times(len(frames), duration)
+    labels = [[word for part in text.split(",") if (word := part.strip())] for text in frames]
+    return [{"time": time, "labels": found} for time, found in zip(times, labels, strict=True)]
 
 
 def frame_row_times(num_rows: int, duration: float | None) -> list[float]:

@@ -6,6 +6,7 @@ and words give the span and the answer away.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .files import Release
 from .schema import VideoQAData
@@ -36,6 +37,8 @@ def load_mini(
     subtitles: bool = True,
     objects: bool = True,
     labels: bool = True,
+    spans: bool = True,
+    **loading: Any,
 ) -> VideoQAData:
     """Read what `write_mini_corpus` wrote; arguments, tables and errors as in `load_tvqa_plus`.
 
@@ -46,7 +49,7 @@ def load_mini(
         ...     load_mini(write_mini_corpus(folder, 1, 1, progress=False)).questions["train"].num_rows
         9
     """
-    return load_release(MINI, data_dir, splits, subtitles, objects, labels)
+    return load_release(MINI, data_dir, splits, subtitles, objects, labels, spans, **loading)
 
 
 def load_tvqa_plus(
@@ -55,7 +58,9 @@ def load_tvqa_plus(
     subtitles: bool = True,
     objects: bool = True,
     labels: bool = True,
+    spans: bool = True,
     stage: bool = False,
+    **loading: Any,
 ) -> VideoQAData:
     """Read TVQA+, or any data set written in its layout, from its release files.
 
@@ -63,7 +68,7 @@ def load_tvqa_plus(
     other files are those of TVQA, and are found as `load_tvqa` says.
 
     Args:
-        data_dir, splits, subtitles, objects, labels: as in `load_tvqa`.
+        data_dir, splits, subtitles, objects, labels, spans, loading: as in `load_tvqa`.
         stage: whether the questions are read from STAGE's `tvqa_plus_{train,valid}_preprocessed.json` and
             `tvqa_plus_test_preprocessed_no_anno.json`.
 
@@ -84,8 +89,8 @@ def load_tvqa_plus(
         ...     _ = (Path(folder) / "tvqa_plus_val.json").write_text(json.dumps([record]))
         ...     line = json.dumps({"vid_name": "s01e01_seg01_clip_00", "sub": [sentence]})
         ...     _ = (Path(folder) / "tvqa_preprocessed_subtitles.jsonl").write_text(line)
-        ...     data = load_tvqa_plus(folder, splits=("validation",))
+        ...     data = load_tvqa_plus(folder, splits=("validation",), objects=False)
         >>> data.questions["validation"][0]["label"], data.clips[0]["subtitles"][0]["speaker"]
         (2, 'Penny')
     """
-    return load_release(STAGE if stage else TVQA_PLUS, data_dir, splits, subtitles, objects, labels)
+    return load_release(STAGE if stage else TVQA_PLUS, data_dir, splits, subtitles, objects, labels, spans, **loading)
