@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from .feature_views import RegionFeatures, ShotFeatures
 from .features import ClipFeatures, FeatureStore
-from .loaders.tvqa import frame_row_times
+from .loaders.dramaqa import shot_starts
+from .loaders.tvqa import frame_row_times, read_region_counts
 
+MAX_RATE = 1000  # rows a second
 MAX_VALUES = 1 << 28  # of one clip, 1 GiB of float32: a file can promise far more rows than it holds
 
 
@@ -49,15 +52,19 @@ class FeatureFile(ClipFeatures):
         if not self.path.is_file():
             raise FileNotFoundError(f"There is no feature file {path}. Allowed: an existing file. Check the path.")
         is_number = isinstance(frame_rate, int | float) and not isinstance(frame_rate, bool)
-        if not is_number or not 0 < frame_rate < 1000:
+        if not is_number or not 0 < frame_rate <= MAX_RATE:
             raise ValueError(
-                f"frame_rate is {frame_rate!r}. Allowed: rows a second, above 0. Pass what the file was made with: "
-                "files of the same name come with different rates."
+                f"frame_rate is {frame_rate!r}. Allowed: rows a second, above 0 and up to {MAX_RATE}. Pass what the "
+                "file was made with: files of the same name come with different rates."
             )
         self.frame_rate = float(frame_rate)
         self.durations = durations or {}
         self._opened: tuple[int, Any] | None = None  # process, handle
-        self._clip_ids = dict.fromkeys(self._names(self._handle()))
+        handle = self._handle()
+        try:
+            self._clip_ids = dict.fromkeys(self._names(handle))
+        except Exception as error:  # as in _handle
+            raise self._wrong(f"its clips cannot be listed ({str(error)[:200]})") from error
 
     @property
     def feature_size(self) -> int:
@@ -191,7 +198,11 @@ FORMATS: dict[str, type[FeatureFile]] = {
 
 
 def open_features(
-    path: str | Path, frame_rate: float | None = None, durations: Mapping[str, float | None] | None = None
+    path: str | Path,
+    frame_rate: float | None = None,
+    durations: Mapping[str, float | None] | None = None,
+    regions: str | Path | None = None,
+    shots: str | Path | None = None,
 ) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
     """Open frame features of any kind: our own store, or a file with an array for each clip.
 
@@ -199,6 +210,9 @@ def open_features(
         path: a folder that `extract_features` wrote, or an `.h5`, `.npz`, `.safetensors`, `.pt` or `.pth` file.
         frame_rate: rows a second of a file, which it does not say itself; None for a store, which does.
         durations: clip -> seconds, for files whose long clips have 300 rows, such as TVQA's; see `FeatureFile`.
+        regions: STAGE's `tvqa_bbt_frcn_vg_hq_20_100.json`, for its file of regions: see `RegionFeatures`.
+        shots: DramaQA's release folder, for features of its shots: see `ShotFeatures`. One row for each image of the
+            release is a frame_rate of 3.125.
 
     Returns:
         A mapping from clip to features (n, feature_size) float32 and their times (n,) float64 in seconds, with
@@ -216,7 +230,17 @@ def open_features(
         >>> vectors.shape, times.tolist()
         ((3, 8), [0.0, 0.5, 1.0])
     """
-    path = Path(path)
+    features = _open_features(Path(path), frame_rate, durations)
+    if regions is not None:
+        if frame_rate is None:
+            raise ValueError(f"regions={str(regions)!r} came with the store {path}. Allowed: with STAGE's file alone.")
+        features = RegionFeatures(features, frame_rate, read_region_counts(regions))
+    if shots is not None:
+        features = ShotFeatures(features, shot_starts(shots))
+    return features
+
+
+def _open_features(path: Path, frame_rate: float | None, durations: Mapping | None) -> ClipFeatures:
     if path.is_dir():
         if frame_rate is not None:
             raise ValueError(

@@ -442,11 +442,19 @@ def _to_sentence(item: Mapping | Sentence, index: int) -> Sentence:
     return Sentence(start, end, speaker or "", text)
 
 
+def _number(value: object) -> float:
+    """The value as a float, NaN for what is none: text, a bool, an int of hundreds of digits."""
+    try:
+        return math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    except OverflowError:
+        return math.nan
+
+
 def _checked_time(value: object, name: str, index: int) -> float:
-    number = math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    number = _number(value)
     if not math.isfinite(number) or number < 0:
         raise ValueError(
-            f"Sentence {index} has the {name} {value!r}. Allowed: seconds as a finite number from 0 (an end may be "
+            f"Sentence {index} has the {name} {value!r:.80}. Allowed: seconds as a finite number from 0 (an end may be "
             "None). Convert the value, or leave the sentence out."
         )
     return number
@@ -455,10 +463,10 @@ def _checked_time(value: object, name: str, index: int) -> float:
 def _checked_duration(duration: float | None) -> float | None:
     if duration is None:
         return None
-    number = math.nan if isinstance(duration, bool) or not isinstance(duration, numbers.Real) else float(duration)
+    number = _number(duration)
     if not math.isfinite(number) or number < 0:
         raise ValueError(
-            f"The clip's duration is {duration!r}. Allowed: seconds as a finite number from 0, or None where it is "
+            f"The clip's duration is {duration!r:.80}. Allowed: seconds as a finite number from 0, or None where it is "
             "not known. Read it from the video, or pass None."
         )
     return number

@@ -169,6 +169,11 @@ class Timeline:
         """Shot -> its frames in the file of persons, likewise."""
         return _of_clip(self._seen, clip_id)
 
+    def starts(self) -> dict[str, float]:
+        """Shot -> where it starts, of all shots that one of the files knows."""
+        shots = {shot for scenes in (self._said, self._seen) for entries in scenes.values() for shot in entries}
+        return {shot: self.bounds(shot)[0] for shot in sorted(shots)}
+
     def bounds(self, clip_id: str) -> tuple[float, float | None]:
         """Where a clip starts and ends, in seconds of the episode; 0 and None where nothing is known of it.
 
@@ -182,6 +187,27 @@ class Timeline:
             where = f"{self._visual}, shot {shot!r}, frame "
             starts += [_frame_time(frame, f"{where}{place}") for place, frame in enumerate(frames, start=1)]
         return min(starts, default=0.0), max(ends, default=None)
+
+
+def shot_starts(data_dir: str | Path) -> dict[str, float]:
+    """Shot -> where it starts in the episode, in seconds, by the script and the file of persons in a folder.
+
+    Args:
+        data_dir: folder with the release files.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or neither of the files.
+        ValueError: a file is broken; the message names the file and the place.
+
+    Example:
+        >>> shot_starts("nowhere")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: data_dir is 'nowhere'. An existing folder is allowed: pass that of the release.
+    """
+    folder = ReleaseFolder(data_dir)
+    folder.need(SCRIPT_FILE, VISUAL_FILE, otherwise="use the questions about shots alone")
+    return Timeline(folder.find(SCRIPT_FILE), folder.find(VISUAL_FILE)).starts()
 
 
 def _read_by_scene(path: Path | None, kind: type) -> dict[str, dict]:

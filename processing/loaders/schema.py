@@ -156,7 +156,7 @@ def check_question(question: Mapping, split: str, number: int) -> tuple[dict, bo
         )
     if row["start"] is None and row["end"] is None:
         return row, False
-    start, end = (_number(row[key], key, where) for key in ("start", "end"))
+    start, end = (check_seconds(row[key], key, where) for key in ("start", "end"))
     usable = math.isfinite(start) and math.isfinite(end) and start < end
     row["start"], row["end"] = (start, end) if usable else (None, None)
     return row, not usable
@@ -168,7 +168,7 @@ def check_clip(clip: Mapping, number: int) -> dict:
     _require_text(row["clip_id"], "clip_id", f"clip number {number}")
     where = f"clip {row['clip_id']!r}"
     if row["duration"] is not None:
-        row["duration"] = _number(row["duration"], "duration", where, finite=True)
+        row["duration"] = check_seconds(row["duration"], "duration", where, finite=True)
         if row["duration"] <= 0:
             raise ValueError(
                 f"{where}: duration is {row['duration']}. A clip lasts more than 0 seconds: give None where the "
@@ -189,7 +189,7 @@ def check_clip(clip: Mapping, number: int) -> dict:
 def _checked_frame(frame: Mapping, where: str) -> dict:
     """The object labels of one frame."""
     row = _with_exact_keys(frame, CLIP_FEATURES["objects"].feature, where)
-    row["time"] = _number(row["time"], "time", where, finite=True)
+    row["time"] = check_seconds(row["time"], "time", where, finite=True)
     if not isinstance(row["labels"], list | tuple):
         raise ValueError(f"{where}: labels are {row['labels']!r}. A list of texts is allowed: make it one.")
     for label in row["labels"]:
@@ -202,7 +202,7 @@ def _checked_sentence(sentence: Mapping, where: str) -> dict:
     row = _with_exact_keys(sentence, CLIP_FEATURES["subtitles"].feature, where)
     for key in ("speaker", "text"):
         _require_text(row[key], key, where, may_be_empty=True)
-    row["start"], row["end"] = (_number(row[key], key, where, finite=True) for key in ("start", "end"))
+    row["start"], row["end"] = (check_seconds(row[key], key, where, finite=True) for key in ("start", "end"))
     if row["end"] < row["start"]:
         raise ValueError(
             f"{where}: it ends at {row['end']} s, before it starts at {row['start']} s. A sentence ends at its start "
@@ -234,8 +234,22 @@ def _require_text(value: Any, name: str, where: str, may_be_empty: bool = False)
         )
 
 
-def _number(value: Any, name: str, where: str, finite: bool = False) -> float:
-    """The value as a float; bool and text are no numbers, and neither is NaN where `finite` is asked for."""
+def check_seconds(value: Any, name: str, where: str, finite: bool = False) -> float:
+    """The value as a float; bool and text are no numbers, and neither is NaN where `finite` is asked for.
+
+    Args:
+        value: what should be a number.
+        name: its name, for the error message.
+        where: file and place, or row, for the error message.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> check_seconds(9, "duration", "clip 'c'")
+        9.0
+    """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     try:
         number = float(value) if is_number else math.nan

@@ -16,7 +16,7 @@ from typing import Any
 from ..subtitles_videoqa import read_subtitles, tidy_sentences
 from .files import Release, ReleaseFolder, get_key, read_json, read_json_lines
 from .pickles import read_text_pickle
-from .schema import VideoQAData
+from .schema import VideoQAData, check_seconds
 from .tables import Source, load_tables
 
 SUBTITLE_LINES, SUBTITLE_FOLDER = "tvqa_preprocessed_subtitles.jsonl", "tvqa_subtitles"
@@ -220,22 +220,22 @@ def read_span(value: Any, where: str) -> tuple[float | None, float | None]:
     )
 
 
-def _read_durations(path: Path | None) -> dict[str, Any]:
-    """Clip -> seconds."""
+def _read_durations(path: Path | None) -> dict[str, float]:
+    """Clip -> seconds, where they are known."""
     if path is None:
         return {}
-    found = read_json(path, dict)
+    entries, rate = read_json(path, dict), 1
     if path.name.casefold() == TVR_DURATIONS:
-        entries = {}
-        for split in found:
-            clips = get_key(found, split, str(path), dict)
-            for clip_id in clips:
-                entry = get_key(clips, clip_id, f"{path}, {split}", list)
-                entries[clip_id] = entry[0] if entry else None
-        return entries
-    if path.name.casefold() == FRAME_COUNTS:
-        return {clip_id: get_key(found, clip_id, str(path), int) / FRAMES_PER_SECOND for clip_id in found}
-    return found
+        splits = [get_key(entries, split, str(path), dict) for split in entries]
+        clips = [(clip_id, entry) for split in splits for clip_id, entry in split.items()]
+        entries = {clip_id: entry[0] if isinstance(entry, list) and entry else entry for clip_id, entry in clips}
+    elif path.name.casefold() == FRAME_COUNTS:
+        rate = FRAMES_PER_SECOND
+    return {
+        clip_id: check_seconds(entry, "duration", f"{path}, clip {clip_id!r}", finite=True) / rate
+        for clip_id, entry in entries.items()
+        if entry is not None
+    }
 
 
 def _read_subtitles(
@@ -310,7 +310,11 @@ def _read_subtitle_starts(path: Path, clip_ids: Sequence[str], durations: Mappin
         for start, text in zip(times, texts, strict=False):  # a clip without sentences has one empty text
             speaker, spoken = _split_speaker(text)
             rows.append({"start": start, "speaker": speaker, "text": spoken})
-        sentences[clip_id] = [sentence._asdict() for sentence in tidy_sentences(rows, durations.get(clip_id))]
+        try:
+            tidy = tidy_sentences(rows, durations.get(clip_id))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        sentences[clip_id] = [sentence._asdict() for sentence in tidy]
     return sentences
 
 
@@ -340,6 +344,32 @@ def _regions(path: Path, detections: Mapping[str, Any], clip_id: str, duration: 
     frames = get_key(detections[clip_id], "object", f"{path}, clip {clip_id!r}", list)
     # Frames are counted from 1, and frame 1 is shown at 0 s: the list's index is right as it stands.
     return [{"time": i / FRAMES_PER_SECOND, "labels": found} for i, found in enumerate(frames)]
+
+
+def read_region_counts(path: str | Path) -> dict[str, list[int]]:
+    """How many regions each frame of a clip has, from STAGE's `tvqa_bbt_frcn_vg_hq_20_100.json`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is broken; the message names the file and the place.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "regions.json"
+        ...     _ = path.write_text('{"s01e01_seg01_clip_00": {"counts": [2, 1], "object": [["cup", "man"], ["cup"]]}}')
+        ...     read_region_counts(path)
+        {'s01e01_seg01_clip_00': [2, 1]}
+    """
+    clips, counts = read_json(Path(path), dict), {}
+    for clip_id in clips:
+        where = f"{path}, clip {clip_id!r}"
+        counts[clip_id] = get_key(clips[clip_id], "counts", where, list)
+        if not all(isinstance(count, int) and count >= 0 for count in counts[clip_id]):
+            raise ValueError(f"{where}: counts are {counts[clip_id]!r:.80}. Whole numbers from 0 are allowed.")
+    return counts
 
 
 def _concepts(concepts: Mapping[str, list[str]], clip_id: str, duration: float | None) -> list[dict]:
