@@ -50,7 +50,7 @@ class VideoQADataset(Dataset):
         # A table stays where it is, in a file: the object labels of all clips would fill the memory.
         self._clips = clips if isinstance(clips, datasets.Dataset) else list(clips)
         is_table = isinstance(clips, datasets.Dataset)
-        clip_ids = clips["clip_id"] if is_table else [clip["clip_id"] for clip in self._clips]
+        clip_ids = clips["clip_id"][:] if is_table else [clip["clip_id"] for clip in self._clips]
         self._places = {clip_id: place for place, clip_id in enumerate(clip_ids)}
         self._clip_examples: dict[str, dict[str, Any]] = {}
         if features is not None:

@@ -231,6 +231,19 @@ class TestWithoutText:
         example = make_dataset(features=CountingFeatures(x=16), subtitles=False, objects=False)[0]
         assert example["video_features"][..., 0].tolist() == [[4.0, 12.0]]  # at 2 and 6 of 8 seconds
 
+    @pytest.mark.parametrize(("clips", "count", "level"), [({"y": 16}, 1, "WARNING"), ({"x": 16, "y": 16}, 3, "INFO")])
+    def test_tells_how_many_questions_have_features(self, make_dataset, caplog, clips, count, level):
+        with caplog.at_level("INFO", logger="processing.dataset"):
+            make_dataset(features=CountingFeatures(**clips))
+        assert [(record.levelname, record.message) for record in caplog.records] == [
+            (level, f"{count} of 4 questions have features")
+        ]
+
+    def test_rows_may_come_from_a_stream(self, make_dataset, processor, tables):
+        streams = tables.questions["train"].to_iterable_dataset(), tables.clips.to_iterable_dataset()
+        for one, other in zip(VideoQADataset(processor, *streams), make_dataset(), strict=True):
+            assert str(one) == str(other)
+
     def test_sentences_as_the_model_sees_them(self, make_dataset):
         assert make_dataset().subtitles("x") == CLIPS[0]["subtitles"]
 

@@ -37,6 +37,12 @@ def test_the_first_row_is_a_question_and_its_last_cell_the_answer(how2):
     assert (row["qid"], other["qid"]) == ("how2qa_validation_0", "how2qa_validation_1")
 
 
+def test_an_option_may_be_repeated(how2):
+    (row,) = how2(ROW.replace("12,16", "1,1")).questions["validation"]
+    assert sorted(row["choices"]) == ["1", "1", "1", "None"]
+    assert row["choices"][row["label"]] == "1"
+
+
 def test_the_answers_place_is_the_same_in_every_reading_and_all_places_occur(how2):
     labels = how2(*[ROW] * 200).questions["validation"]["label"][:]
     assert labels == how2(*[ROW] * 200).questions["validation"]["label"][:]

@@ -71,7 +71,7 @@ def test_the_examples_in_the_docstrings_run(module):
 
 def test_rows_come_back_as_they_went_in():
     frame = {"time": 1 / 3, "labels": ["red couch", "lamp"]}
-    rows = [question(), question(qid="2", label=None, start=None, end=None)]
+    rows = [question(), question(qid="2", clip_id="d", label=None, start=None, end=None)]
     data = make_tables({"train": rows}, [clip(objects=[frame]), clip(clip_id="d", duration=None, subtitles=[])])
     assert isinstance(data, VideoQAData)
     assert list(data.questions["train"]) == rows
@@ -147,6 +147,7 @@ def test_coverage_counts_each_split_and_follows_a_filter():
         (["text"], [clip()], "a str came"),
         ([], [clip()], "split 'train' came without a question"),
         ([question()], [clip(), clip()], "clip 'c' came twice"),
+        ([question()], [clip(), clip(clip_id="d")], "clip 'd' came without a question.* leave it out"),
         ([question()], [clip(duration=0)], "clip 'c': duration is 0"),
         ([question()], [clip(duration="60")], "clip 'c': duration is '60'"),
         ([question()], [clip(duration=math.nan)], "duration is nan"),

@@ -82,6 +82,14 @@ def test_other_tables_are_refused(data, tmp_path):
         load_parquet(tmp_path / "out")
 
 
+def test_a_question_without_its_clip_is_named(data, tmp_path):
+    folder = save_parquet(data, tmp_path / "out")
+    data.clips.select([1, 2]).to_parquet(folder / "clips" / "clips.parquet")
+    lost = data.clips[0]["clip_id"]
+    with pytest.raises(ValueError, match=f"split 'train', qid .*: its clip '{lost}' is not among the 2 clips"):
+        load_parquet(folder)
+
+
 def test_both_tables_go_to_the_hub(data, monkeypatch):
     pushed = []
     monkeypatch.setattr(

@@ -86,6 +86,11 @@ def test_every_way_to_write_an_answer(release, answer, label):
     assert load(release(record(answer_idx=answer), record(qid=8))).questions["validation"][0]["label"] == label
 
 
+def test_two_answers_may_be_equal(release):
+    row = load(release(record(a0="Yes.", a4=" Yes. "))).questions["validation"][0]
+    assert (row["choices"][0], row["choices"][4], row["label"]) == ("Yes.", "Yes.", 2)
+
+
 def test_long_tvqa_names_two_keys_differently(release):
     row = load(release(record(vid_name=..., answer_idx=..., occur_clip=CLIP, answer="a3"))).questions["validation"][0]
     assert (row["clip_id"], row["label"]) == (CLIP, 3)

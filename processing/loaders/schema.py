@@ -98,7 +98,7 @@ class VideoQAData(NamedTuple):
         parts = _clip_parts(self.clips)
         report = {}
         for split, table in self.questions.items():
-            rows = _columns(table, "clip_id", "label", "start")
+            rows = columns(table, "clip_id", "label", "start")
             asked = rows["clip_id"]
             of_clips = [parts.get(clip_id, (False, False, False)) for clip_id in asked]
             subtitles, objects, durations = map(sum, zip(*of_clips, strict=True)) if of_clips else (0, 0, 0)
@@ -115,7 +115,17 @@ class VideoQAData(NamedTuple):
         return report
 
 
-def _columns(table: Dataset | IterableDataset, *names: str) -> dict[str, list]:
+def columns(table: Dataset | IterableDataset, *names: str) -> dict[str, list]:
+    """Some columns of a table as lists, read at once: going through a `datasets` column row by row takes long.
+
+    Args:
+        table: either kind of table.
+        names: columns of plain values.
+
+    Example:
+        >>> columns(Dataset.from_dict({"qid": ["1", "2"], "label": [0, 1]}), "qid")
+        {'qid': ['1', '2']}
+    """
     table = table.select_columns(list(names))
     if isinstance(table, IterableDataset):
         rows = list(table)
@@ -130,8 +140,9 @@ def _clip_parts(clips: Dataset | IterableDataset) -> dict[str, tuple[bool, bool,
             row["clip_id"]: (bool(row["subtitles"]), bool(row["objects"]), row["duration"] is not None) for row in clips
         }
     lists = [[length > 0 for length in _list_lengths(clips, name)] for name in ("subtitles", "objects")]
-    durations = [duration is not None for duration in clips["duration"]]
-    return dict(zip(clips["clip_id"], zip(*lists, durations, strict=True), strict=True))
+    rows = columns(clips, "clip_id", "duration")
+    durations = [duration is not None for duration in rows["duration"]]
+    return dict(zip(rows["clip_id"], zip(*lists, durations, strict=True), strict=True))
 
 
 def check_question(question: Mapping, split: str, number: int) -> tuple[dict, bool]:

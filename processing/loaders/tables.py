@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDa
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
-from .schema import CLIP_FEATURES, QUESTION_FEATURES, Coverage, VideoQAData, check_clip, check_question
+from .schema import CLIP_FEATURES, QUESTION_FEATURES, Coverage, VideoQAData, check_clip, check_question, columns
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +106,15 @@ def load_tables(
             for split, read in source.questions.items()
         }
     )
-    clip_ids = list(dict.fromkeys(clip_id for table in questions.values() for clip_id in table["clip_id"]))
+    clip_ids = list(dict.fromkeys(clip_id for table in questions.values() for clip_id in table["clip_id"][:]))
     clips = _build(partial(_checked_clips, source.clips, clip_ids), CLIP_FEATURES, CLIPS, stamp, cache_dir)
     data = VideoQAData(questions, clips)
     check_tables(data)
+    if idle := sorted(set(clips["clip_id"][:]) - set(clip_ids)):
+        raise ValueError(
+            f"clip {idle[0]!r} came without a question, as {len(idle)} clips did. Only clips that are asked about are "
+            f"allowed: leave it out, or add its questions."
+        )
     for split, coverage in data.coverage().items():
         logger.info("%s %s: %s", source.name, split, coverage)
         _tell_count(source, split, coverage.questions)
@@ -172,9 +177,9 @@ def check_tables(data: VideoQAData) -> None:
         ValueError: split 'test', qid '7': its clip 'c' is not among the 1 clips. Every question needs a row in the \
 table of clips: add one (duration None and empty lists will do) or drop the question.
     """
-    clip_ids, seen = set(data.clips["clip_id"]), {}
+    clip_ids, seen = set(data.clips["clip_id"][:]), {}
     for split, table in data.questions.items():
-        for qid, clip_id in zip(table["qid"], table["clip_id"], strict=True):
+        for qid, clip_id in zip(*columns(table, "qid", "clip_id").values(), strict=True):
             where = f"split {split!r}, qid {qid!r}"
             if seen.setdefault(qid, split) != split:
                 raise _repeated(where, seen[qid])
