@@ -12,17 +12,10 @@ import transformers
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import is_torchvision_available
 
+from .decoder_videoqa import shared_decoder
 from .rows_videoqa import text_rows
 from .subtitles_videoqa import Sentence, make_segments, read_subtitles, segments_of_span, tidy_sentences, to_sentences
-from .video_videoqa import (
-    VIDEO_SUFFIXES,
-    decode_frames,
-    pixel_values,
-    probe_video,
-    read_subtitle_track,
-    sample_times,
-    select_frames,
-)
+from .video_videoqa import VIDEO_SUFFIXES, pixel_values, sample_times, select_frames
 
 # Fields of the model's config that the input depends on; the processor carries the same names.
 INPUT_FIELDS = (
@@ -270,7 +263,7 @@ class VideoQAProcessor(ProcessorMixin):
                 f"{' and '.join(given)} came together. Allowed: one of video, frames and video_features, or none for "
                 "text only. Leave the others out."
             )
-        info = None if video is None else probe_video(video)
+        info = None if video is None else shared_decoder().probe(video)
         if duration is None and info is not None:
             duration = info.duration
         sentences = tidy_sentences(read_any_subtitles(subtitles), duration)
@@ -427,7 +420,8 @@ class VideoQAProcessor(ProcessorMixin):
         candidates = sample_times(info, self.frame_rate)
         index, mask = select_frames(candidates, segment_times, self.num_frames, self.segment_span)
         wanted = candidates[np.unique(index[mask])]
-        return decode_frames(video, wanted), wanted
+        pictures = list(shared_decoder().frames(video, wanted))
+        return np.stack(pictures) if pictures else np.zeros((0, info.height, info.width, 3), np.uint8), wanted
 
     def _preprocess(self, frames: np.ndarray) -> np.ndarray:
         if self.image_processor is None:
@@ -519,7 +513,7 @@ def read_any_subtitles(subtitles) -> list[Sentence]:
         return to_sentences(subtitles)
     if Path(subtitles).suffix.lower() not in VIDEO_SUFFIXES:
         return read_subtitles(subtitles)
-    sentences = read_subtitle_track(subtitles)
+    sentences = shared_decoder().subtitles(subtitles)
     if not sentences:
         raise ValueError(
             f"{subtitles} holds no text subtitles. Allowed: a video with a subtitle track, an .srt or .vtt file, or "
