@@ -65,7 +65,7 @@ def main() -> None:
     corpus = write_mini_corpus(output_dir / "corpus", args.train_clips, args.val_clips, seed=args.seed)
     videos = {path.stem: path for path in sorted((corpus / "videos").glob("*.mp4"))}
     backbone, image_processor = make_backbone()
-    features = FeatureStore(extract_features(videos, backbone, image_processor, output_dir / "features"))
+    features = FeatureStore(extract_features(videos, backbone, image_processor, output_dir / "features").directory)
     data = load_videoqa("mini", corpus)
     recipe = read_recipe(RECIPE)
     model_dir = output_dir / "model"

@@ -9,12 +9,14 @@ from .dataset import VideoQADataset
 from .feature_files import open_features
 from .features import FeatureStore, extract_features
 from .loaders import VideoQAData, load_videoqa
+from .objects import ObjectStore, extract_objects
 from .processing_videoqa import VideoQAAnswer, VideoQAProcessor
 from .subtitles_videoqa import Sentence, read_subtitles
 
 __all__ = [
-    "EpochCallback", "FeatureStore", "Sentence", "VideoQAAnswer", "VideoQACollator", "VideoQAData", "VideoQADataset",
-    "VideoQAProcessor", "extract_features", "load_videoqa", "open_features", "read_subtitles",
+    "EpochCallback", "FeatureStore", "ObjectStore", "Sentence", "VideoQAAnswer", "VideoQACollator", "VideoQAData",
+    "VideoQADataset", "VideoQAProcessor", "extract_features", "extract_objects", "load_videoqa", "open_features",
+    "read_subtitles",
 ]  # fmt: skip
 
 AutoProcessor.register(VideoQAConfig, VideoQAProcessor)

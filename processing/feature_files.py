@@ -15,9 +15,10 @@ import torch
 from safetensors import safe_open
 
 from .feature_views import RegionFeatures, ShotFeatures
-from .features import ClipFeatures, FeatureStore
+from .features import FeatureStore
 from .loaders.dramaqa import shot_starts
 from .loaders.tvqa import frame_row_times, read_region_counts
+from .store import ClipMapping
 
 MAX_RATE = 1000  # rows a second
 MAX_VALUES = 1 << 28  # of one clip, 1 GiB of float32: a file can promise far more rows than it holds
@@ -27,7 +28,7 @@ class _WrongFeaturesError(ValueError):
     """What a reader itself says of its file, told from what the libraries raise."""
 
 
-class FeatureFile(ClipFeatures):
+class FeatureFile(ClipMapping):
     """One file with an array (n, feature_size) for each clip, and the rule by which its rows have times.
 
     Args:
@@ -240,7 +241,7 @@ def open_features(
     return features
 
 
-def _open_features(path: Path, frame_rate: float | None, durations: Mapping | None) -> ClipFeatures:
+def _open_features(path: Path, frame_rate: float | None, durations: Mapping | None) -> ClipMapping:
     if path.is_dir():
         if frame_rate is not None:
             raise ValueError(

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .features import ClipFeatures
 from .loaders.dramaqa import CLIP_NAME
+from .store import ClipMapping
 
 
-class RegionFeatures(ClipFeatures):
+class RegionFeatures(ClipMapping):
     """STAGE's layout: the regions of all frames of a clip, one row each; here one row a frame, the mean of its regions.
 
     Frames without a region have no row.
@@ -64,7 +64,7 @@ class RegionFeatures(ClipFeatures):
         return np.add.reduceat(rows, first) / counts[frames, None].astype(np.float32), frames / self._frame_rate
 
 
-class ShotFeatures(ClipFeatures):
+class ShotFeatures(ClipMapping):
     """Features of DramaQA's shots, handed out for shots and for scenes: a scene is all its shots, one after the other.
 
     Args:

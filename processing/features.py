@@ -4,31 +4,27 @@ A store is a folder: `index.json` says how the features were made, `<clip_id>.sa
 (num_frames, feature_size) float32, and their `times`, (num_frames,) float64 seconds on the clip's clock.
 """
 
-import hashlib
-import json
 import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping
-from itertools import islice
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from .video_videoqa import check_frame_rate, iter_frames, pixel_values, probe_video, sample_times
+from .extraction import ClipResult, Extraction, run_extraction
+from .loaders.tvqa import FRAMES_PER_SECOND, MAX_ROWS, frame_row_times
+from .store import ClipMapping, StoreFolder, check_clip_id, describe
+from .video_videoqa import check_frame_rate, pixel_values
 
 logger = logging.getLogger(__name__)
 
-INDEX_NAME = "index.json"
-_SUFFIX = ".safetensors"
-_FORMAT = "videoqa-features/1"
-# What two runs must share for their features to stand side by side. Versions are recorded, not compared.
-_IDENTITY = ("format", "frame_rate", "model", "weights_sha256", "image_processor", "feature_size")
+FORMAT = "videoqa-features/2"
 
 
 def extract_features(
@@ -39,12 +35,16 @@ def extract_features(
     frame_rate: float | None = 3.0,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    num_workers: int | None = None,
+    timeout: float = 60.0,
     progress: bool = True,
-) -> Path:
+) -> Extraction:
     """Writes one file of frame features for each clip into a store.
 
-    Clips that are there already are skipped, so that a stopped run is taken up by calling it again. Each file appears
-    whole or not at all.
+    Clips that are there already are skipped, so that a stopped run is taken up by calling it again, and several
+    processes may work on one store, each on clips of its own. Each file appears whole or not at all. A clip that cannot
+    be decoded is reported and skipped.
 
     Args:
         videos: clip ids, plain file names without a separator, and the clips' video files.
@@ -52,83 +52,92 @@ def extract_features(
         image_processor: the image processor that belongs to it.
         output_dir: the store's folder, made where missing.
         frame_rate: frames a second, as in `sample_times`; None for every frame.
-        batch_size: frames that go through the model together.
+        batch_size: frames that go through the model together, of one clip or of several.
         device: where the model runs, and stays; None: where it is.
+        dtype: for autocast, such as `torch.bfloat16` where the device has it; None: none.
+        num_workers: decoding processes ahead of the model; None: one for each core, at most four.
+        timeout: seconds in which a decoder has to give its next picture.
         progress: whether a bar is shown.
 
     Returns:
-        The store's folder, for `FeatureStore`.
+        The store's folder, for `FeatureStore`; the clips that were finished in this run, and those that failed.
 
     Raises:
         ValueError: a clip id that is no plain file name, a folder whose index says something else (or that holds
-            features without an index), a model without a pooled output, features that are not finite, and what
-            `probe_video` and `decode_frames` raise. What was finished before stays.
+            features without an index), a model without a pooled output, or features that are not finite. What was
+            finished before stays.
 
     Example:
         >>> from transformers import AutoImageProcessor, AutoModel  # doctest: +SKIP
         >>> name = "microsoft/resnet-101"  # doctest: +SKIP
         >>> model, images = AutoModel.from_pretrained(name), AutoImageProcessor.from_pretrained(name)  # doctest: +SKIP
-        >>> store = FeatureStore(extract_features({"a": "a.mp4"}, model, images, "features"))  # doctest: +SKIP
+        >>> done = extract_features({"a": "a.mp4"}, model, images, "features")  # doctest: +SKIP
+        >>> store = FeatureStore(done.directory)  # doctest: +SKIP
     """
     for clip_id in videos:
-        _check_clip_id(clip_id)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}. Allowed: a whole number from 1. Pass for example 32.")
+        check_clip_id(clip_id)
     check_frame_rate(frame_rate)
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    made_by = _description(model, image_processor, frame_rate)
-    index = _matching_index(output_dir, made_by)
-    waiting = {clip_id: path for clip_id, path in videos.items() if not _clip_file(output_dir, clip_id).exists()}
+    folder = StoreFolder(output_dir, ".safetensors", FORMAT)
+    folder.directory.mkdir(parents=True, exist_ok=True)
+    rate = frame_rate if frame_rate is None else float(frame_rate)
+    made_by = describe(FORMAT, model, image_processor, frame_rate=rate, autocast=str(dtype) if dtype else None)
+    index = folder.matching_index(made_by)
+    waiting = {clip_id: path for clip_id, path in videos.items() if not folder.file(clip_id).exists()}
     logger.info("%d clips to do, %d done before.", len(waiting), len(videos) - len(waiting))
     if device is not None:
         model.to(device)
+
+    def write(clip: ClipResult) -> None:
+        nonlocal index
+        features = np.stack(clip.results)
+        if not np.isfinite(features).all():
+            raise ValueError(
+                f"The features of clip {clip.clip_id!r} ({clip.video}) hold NaN or infinity. Allowed: finite numbers. "
+                "Run the model in float32, and check its weights."
+            )
+        if index is None:
+            index = {**made_by, "feature_size": features.shape[1]}
+            folder.write_index(index)
+        _check_width(features.shape, index["feature_size"], clip.clip_id, folder.directory)
+        said = {"clip_id": clip.clip_id, "video": clip.video.name, "frame_rate": str(frame_rate)}
+        said["duration"] = repr(clip.duration)
+        tensors = {"features": features, "times": clip.times}
+        folder.write(clip.clip_id, lambda file: save_file(tensors, file, metadata=said))
+
     was_training = model.training
     model.eval()
     try:
-        for clip_id, path in tqdm(waiting.items(), desc="clips", disable=not progress):
-            times = sample_times(probe_video(path), frame_rate)
-            features = _clip_features(path, times, model, image_processor, batch_size)
-            if not np.isfinite(features).all():
-                raise ValueError(
-                    f"The features of clip {clip_id!r} ({path}) hold NaN or infinity. Allowed: finite numbers. Run "
-                    "the model in float32, and check its weights."
-                )
-            if index is None:
-                index = {**made_by, "feature_size": features.shape[1]}
-                text = json.dumps(index, indent=2)
-                _write(output_dir / INDEX_NAME, lambda file, text=text: file.write_text(text, encoding="utf-8"))
-            _check_width(features.shape, index["feature_size"], clip_id, output_dir)
-            metadata = {"clip_id": clip_id, "video": Path(path).name, "frame_rate": str(frame_rate)}
-            tensors = {"features": features, "times": times}
-            _write(
-                _clip_file(output_dir, clip_id),
-                lambda file, tensors=tensors, metadata=metadata: save_file(tensors, file, metadata=metadata),
-            )
+        finished, failed = run_extraction(
+            waiting,
+            frame_rate,
+            prepare=lambda pictures: pixel_values(pictures, image_processor),
+            compute=lambda pictures: _pooled(model, np.stack(pictures), dtype),
+            finish=write,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            timeout=timeout,
+            progress=progress,
+        )
     finally:
         model.train(was_training)
-    return output_dir
+    return Extraction(folder.directory, finished, failed)
 
 
-class ClipFeatures(Mapping):
-    """A read-only mapping from clip to features (n, feature_size) and times (n,); a reader adds `__getitem__`.
-
-    Which clips there are is known from the start, in the keys of `_clip_ids`, so asking for it reads nothing.
-    """
-
-    _clip_ids: dict[str, None]
-
-    def __contains__(self, clip_id: object) -> bool:
-        return clip_id in self._clip_ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._clip_ids)
-
-    def __len__(self) -> int:
-        return len(self._clip_ids)
+def _pooled(model: torch.nn.Module, pictures: np.ndarray, dtype: torch.dtype | None) -> np.ndarray:
+    """Pictures (n, 3, height, width) -> pooled features (n, d) float32."""
+    parameter = next(model.parameters())
+    pixels = torch.from_numpy(pictures).to(parameter.device, parameter.dtype)
+    with torch.inference_mode(), torch.autocast(parameter.device.type, dtype) if dtype else nullcontext():
+        output = getattr(model(pixel_values=pixels), "pooler_output", None)
+    if output is None or output.flatten(1).shape != output.shape[:2]:
+        raise ValueError(
+            f"{type(model).__name__} gives {'no pooler_output' if output is None else tuple(output.shape)}. "
+            "Allowed: a model whose pooler_output is (n, d) or (n, d, 1, 1). Use for example ResNetModel."
+        )
+    return output.flatten(1).float().cpu().numpy()
 
 
-class FeatureStore(ClipFeatures):
+class FeatureStore(ClipMapping):
     """The features that `extract_features` wrote: a read-only mapping from clip id to features and times.
 
     Which clips there are is read once, on opening; a clip's file only when it is asked for.
@@ -152,11 +161,16 @@ class FeatureStore(ClipFeatures):
     """
 
     def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
-        self.index = _read_index(self.directory)
-        self.feature_size = self.index["feature_size"]
-        names = sorted(entry.name for entry in self.directory.iterdir())
-        self._clip_ids = dict.fromkeys(name.removesuffix(_SUFFIX) for name in names if _is_clip_file(name))
+        self._folder = StoreFolder(directory, ".safetensors", FORMAT)
+        self.directory = self._folder.directory
+        self.index = self._folder.read_index()
+        self.feature_size = self.index.get("feature_size")
+        if not isinstance(self.feature_size, int) or self.feature_size < 1:
+            raise ValueError(
+                f"The index in {directory} has the feature_size {self.feature_size!r}. Allowed: a whole number from 1. "
+                "Restore it, or extract anew into another folder."
+            )
+        self._clip_ids = dict.fromkeys(self._folder.clip_ids())
 
     def __getitem__(self, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Reads one clip: `features`, (n, feature_size) float32, and `times`, (n,) float64 seconds, ascending."""
@@ -165,7 +179,7 @@ class FeatureStore(ClipFeatures):
                 f"There are no features of clip {clip_id!r} in {self.directory}. Allowed: one of its {len(self)} "
                 "clips, see keys(). Extract the clip with extract_features, then open the store again."
             )
-        file = _clip_file(self.directory, clip_id)
+        file = self._folder.file(clip_id)
         try:
             with safe_open(file, framework="numpy") as tensors:
                 features, times = tensors.get_tensor("features"), tensors.get_tensor("times")
@@ -184,113 +198,56 @@ class FeatureStore(ClipFeatures):
             )
         return features.astype(np.float32, copy=False), times.astype(np.float64, copy=False)
 
+    def duration(self, clip_id: str) -> float:
+        """Seconds of a clip, as its video said.
 
-def _check_clip_id(clip_id: object) -> None:
-    is_plain = isinstance(clip_id, str) and 0 < len(clip_id.encode("utf-8", "surrogatepass")) <= 200
-    if not is_plain or clip_id.startswith(".") or not clip_id.isprintable() or any(mark in clip_id for mark in "/\\:"):
+        Args:
+            clip_id: a clip of the store.
+        """
+        with safe_open(self._folder.file(clip_id), framework="numpy") as tensors:
+            return float(tensors.metadata()["duration"])
+
+
+def write_tvqa_h5(store: FeatureStore, path: str | Path, progress: bool = True) -> None:
+    """Write a store in the layout of TVQA's own feature files, for programs that read those.
+
+    One dataset for each clip, (n, feature_size) float32, row i the frame on screen at i / 3 s; a clip of more than 300
+    such rows has 300, spread over its length. `open_features(path, 3, durations)` reads the times back.
+
+    Args:
+        store: features of at least 3 frames a second, or of every frame.
+        path: the h5 file, which is not there yet.
+        progress: whether a bar is shown.
+
+    Raises:
+        FileExistsError: there is something at `path`.
+        ValueError: the store has fewer frames a second.
+
+    Example:
+        >>> write_tvqa_h5(FeatureStore("features"), "features.h5")  # doctest: +SKIP
+    """
+    path, rate = Path(path), store.index["frame_rate"]
+    if path.exists():
+        raise FileExistsError(f"{path} is there already. Allowed: a new file. Give another name, or move it away.")
+    if rate is not None and rate < FRAMES_PER_SECOND:
         raise ValueError(
-            f"The clip id is {clip_id!r}. Allowed: a plain file name, at most 200 bytes, that does not begin with a "
-            "dot and holds no '/', '\\' or ':'. Rename the clip, for example 's01e01_seg01_clip_00'."
+            f"The store has {rate:g} frames a second. Allowed: {FRAMES_PER_SECOND} or more, as TVQA's files have. "
+            "Extract the features anew."
         )
-
-
-def _clip_file(directory: Path, clip_id: str) -> Path:
-    return directory / f"{clip_id}{_SUFFIX}"
-
-
-def _is_clip_file(name: str) -> bool:
-    return name.endswith(_SUFFIX) and not name.startswith(".")
-
-
-def _description(model: torch.nn.Module, image_processor, frame_rate: float | None) -> dict:
-    """What the index says of how features are made, all but their width."""
-    settings = image_processor.to_json_string() if hasattr(image_processor, "to_json_string") else repr(image_processor)
-    return {
-        "format": _FORMAT,
-        "frame_rate": frame_rate if frame_rate is None else float(frame_rate),
-        "model": type(model).__name__,
-        "name_or_path": getattr(getattr(model, "config", None), "_name_or_path", ""),
-        "weights_sha256": _weights_hash(model),
-        "image_processor": hashlib.sha256(settings.encode()).hexdigest(),
-        "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, np)},
-    }
-
-
-def _weights_hash(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # Bytes, because numpy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _matching_index(directory: Path, made_by: dict) -> dict | None:
-    """The index of a store that may be gone on with; None where the folder holds no features yet."""
-    if not (directory / INDEX_NAME).exists():
-        if any(_is_clip_file(entry.name) for entry in directory.iterdir()):
-            raise ValueError(
-                f"{directory} holds .safetensors files but no {INDEX_NAME}: nobody knows how they were made. Allowed: "
-                "an empty folder, or a store of extract_features. Choose another folder."
-            )
-        return None
-    index = _read_index(directory)
-    differing = [key for key in _IDENTITY if key in made_by and index.get(key) != made_by[key]]
-    if differing:
-        said = "; ".join(f"{key} {index.get(key)!r} there, {made_by[key]!r} here" for key in differing)
-        raise ValueError(
-            f"The features in {directory} were made differently: {said}. Allowed: one way of making them in a store. "
-            "Choose another folder, or go on with the same model, image processor and frame rate."
-        )
-    if index.get("versions") != made_by["versions"]:
-        warnings.warn(
-            f"The features in {directory} were begun with {index.get('versions')}, now it is {made_by['versions']}; "
-            "they may differ in the last digits.",
-            stacklevel=3,
-        )
-    return index
-
-
-def _read_index(directory: Path) -> dict:
-    file = directory / INDEX_NAME
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no feature store in {directory}: {INDEX_NAME} is missing. Allowed: a folder that "
-            "extract_features wrote. Check the path, or extract the features."
-        )
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{file} is no JSON: {error}. Allowed: the index that extract_features wrote. Restore it, or extract anew."
-        ) from error
-    width = index.get("feature_size") if isinstance(index, dict) else None
-    if not isinstance(width, int) or width < 1 or index.get("format") != _FORMAT:
-        raise ValueError(
-            f"{file} is no index of features: {str(index)[:200]}. Allowed: format {_FORMAT!r} with a feature_size. "
-            "Restore it, or extract anew into another folder."
-        )
-    return index
-
-
-def _clip_features(
-    path: str | Path, times: np.ndarray, model: torch.nn.Module, image_processor, batch_size: int
-) -> np.ndarray:
-    pictures = iter_frames(path, times)
-    parameter = next(model.parameters())
-    pooled = []
-    while batch := list(islice(pictures, batch_size)):
-        pixels = torch.from_numpy(pixel_values(np.stack(batch), image_processor))
-        pixels = pixels.to(parameter.device, parameter.dtype)
-        with torch.inference_mode():
-            output = getattr(model(pixel_values=pixels), "pooler_output", None)
-        if output is None or output.flatten(1).shape != output.shape[:2]:
-            raise ValueError(
-                f"{type(model).__name__} gives {'no pooler_output' if output is None else tuple(output.shape)}. "
-                "Allowed: a model whose pooler_output is (n, d) or (n, d, 1, 1). Use for example ResNetModel."
-            )
-        pooled.append(output.flatten(1).float().cpu().numpy())  # (n, d)
-    return np.concatenate(pooled)
+        with h5py.File(temporary, "w") as file:
+            for clip_id in tqdm(store, disable=not progress):
+                features, times = store[clip_id]
+                duration = store.duration(clip_id)
+                count = max(1, math.ceil(duration * FRAMES_PER_SECOND))
+                moments = frame_row_times(MAX_ROWS if count > MAX_ROWS + 1 else count, duration)
+                # A nanosecond for the rounding of thirds: the frame that begins at a moment is the one on screen.
+                rows = np.searchsorted(times, np.array(moments) + 1e-9, side="right") - 1
+                file[clip_id] = features[np.maximum(rows, 0)]
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _check_width(shape: tuple[int, ...], feature_size: int, clip_id: str, directory: Path) -> None:
@@ -299,13 +256,3 @@ def _check_width(shape: tuple[int, ...], feature_size: int, clip_id: str, direct
             f"The features of clip {clip_id!r} have shape {tuple(shape)}. Allowed in {directory}: (num_frames, "
             f"{feature_size}), as its index says. Extract the clip with the model of this store."
         )
-
-
-def _write(file: Path, write) -> None:
-    """Writes under another name first, so that a stopped run leaves no half file."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def data(corpus):
 def features(corpus, backbone, image_processor, tmp_path_factory):
     videos = {path.stem: path for path in (corpus / "videos").iterdir()}
     folder = tmp_path_factory.mktemp("features")
-    return FeatureStore(extract_features(videos, backbone, image_processor, folder, frame_rate=2.0, progress=False))
+    done = extract_features(videos, backbone, image_processor, folder, frame_rate=2.0, progress=False)
+    return FeatureStore(done.directory)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def store_dir(tmp_path, videos, model, image_processor):
-    return extract_features(videos, model, image_processor, tmp_path / "store", frame_rate=5, progress=False)
+    return extract_features(videos, model, image_processor, tmp_path / "store", frame_rate=5, progress=False).directory
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -80,36 +80,49 @@ class TestExtract:
         assert (index["frame_rate"], index["feature_size"], index["model"]) == (5.0, WIDTH, "ResNetModel")
         assert index["versions"]["torch"] == torch.__version__
         with safe_open(store_dir / "clip_a.safetensors", framework="numpy") as file:
-            assert file.metadata() == {"clip_id": "clip_a", "video": "clip_a.mp4", "frame_rate": "5"}
+            assert file.metadata() == {
+                "clip_id": "clip_a", "video": "clip_a.mp4", "frame_rate": "5", "duration": "1.0",
+            }  # fmt: skip
 
     def test_the_batch_size_changes_nothing(self, store_dir, videos, model, image_processor, tmp_path):
         other = extract_features(
             videos, model, image_processor, tmp_path / "other", frame_rate=5, batch_size=3, progress=False
         )
-        first, second = FeatureStore(store_dir)["clip.b"][0], FeatureStore(other)["clip.b"][0]
+        first, second = FeatureStore(store_dir)["clip.b"][0], FeatureStore(other.directory)["clip.b"][0]
         np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
 
-    def test_a_stopped_run_is_taken_up(self, store_dir, videos, model, image_processor, monkeypatch):
+    def test_a_stopped_run_is_taken_up(self, store_dir, videos, model, image_processor):
         kept = (store_dir / "clip_a.safetensors").stat().st_mtime_ns
         (store_dir / "clip.b.safetensors").unlink()
-        done = []
-        probe = features_module.probe_video
-        monkeypatch.setattr(features_module, "probe_video", lambda path: done.append(path) or probe(path))
-        extract_features(videos, model, image_processor, store_dir, frame_rate=5, progress=False)
-        assert done == [videos["clip.b"]]
+        done = extract_features(videos, model, image_processor, store_dir, frame_rate=5, progress=False)
+        assert (done.finished, done.failed) == (["clip.b"], {})
         assert (store_dir / "clip_a.safetensors").stat().st_mtime_ns == kept
         assert len(FeatureStore(store_dir)) == 2
 
-    def test_a_bad_clip_leaves_the_others_and_no_half_file(self, tmp_path, videos, model, image_processor):
+    def test_a_bad_clip_is_told_and_leaves_the_others_and_no_half_file(
+        self, tmp_path, videos, model, image_processor, caplog
+    ):
         bad = tmp_path / "bad.mp4"
         bad.write_text("no video")
         model.train()
-        some = {"clip_a": videos["clip_a"], "bad": bad}
-        with pytest.raises(ValueError, match="cannot be read as mp4"):
-            extract_features(some, model, image_processor, tmp_path / "s", frame_rate=5, progress=False)
+        some = {"bad": bad, "clip_a": videos["clip_a"]}
+        done = extract_features(some, model, image_processor, tmp_path / "s", frame_rate=5, progress=False)
+        assert done.finished == ["clip_a"]
+        assert "cannot be read as mp4" in done.failed["bad"]
+        assert "Clip 'bad' was skipped" in caplog.text
         assert list(FeatureStore(tmp_path / "s")) == ["clip_a"]
         assert not [path for path in (tmp_path / "s").iterdir() if path.name.startswith(".")]
         assert model.training  # the model is handed back as it came
+
+    def test_autocast_is_part_of_the_way_of_making(self, videos, model, image_processor, store_dir, tmp_path):
+        half = extract_features(
+            videos, model, image_processor, tmp_path / "half", frame_rate=5, dtype=torch.bfloat16, progress=False
+        )
+        first, second = FeatureStore(store_dir)["clip.b"][0], FeatureStore(half.directory)["clip.b"][0]
+        assert second.dtype == np.float32
+        assert 0 < np.abs(first - second).max() < 0.05 * np.abs(first).max()
+        with pytest.raises(ValueError, match=r"autocast 'torch\.bfloat16' there, None here"):
+            extract_features(videos, model, image_processor, half.directory, frame_rate=5, progress=False)
 
     def test_stores_are_not_mixed(self, store_dir, videos, model, image_processor, tmp_path):
         def go_on(model=model, processor=image_processor, rate=5, directory=store_dir):
@@ -144,7 +157,12 @@ class TestExtract:
 
     @pytest.mark.parametrize(
         ("wrong", "said"),
-        [({"batch_size": 0}, "batch_size"), ({"frame_rate": 0}, "frame rate"), ({"frame_rate": "3"}, "frame rate")],
+        [
+            ({"batch_size": 0}, "batch_size"),
+            ({"num_workers": 0}, "num_workers"),
+            ({"frame_rate": 0}, "frame rate"),
+            ({"frame_rate": "3"}, "frame rate"),
+        ],
     )
     def test_arguments_that_are_wrong(self, wrong, said, model, image_processor, tmp_path, videos):
         with pytest.raises(ValueError, match=f"{said}.*Allowed"):
@@ -165,9 +183,9 @@ class TestExtract:
 
         with pytest.raises(ValueError, match="no pooler_output"):
             extract(None)
-        with pytest.raises(ValueError, match=r"\(5, 3, 32, 32\)"):
+        with pytest.raises(ValueError, match=r"\(15, 3, 32, 32\)"):
             extract(lambda pixels: pixels)
-        with pytest.raises(ValueError, match=r"'clip_a'.*NaN"):
+        with pytest.raises(ValueError, match=r"'clip(_a|.b)'.*NaN"):
             extract(lambda pixels: pixels.mean((2, 3)) * torch.nan)
         with pytest.raises(FileNotFoundError):
             FeatureStore(tmp_path / "s")
