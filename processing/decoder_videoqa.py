@@ -173,18 +173,23 @@ def serve(max_memory: int, parent: int) -> None:
     # What a library prints must not get among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        try:
-            for header, array in _answers(request):
+    try:
+        for line in sys.stdin.buffer:
+            for header, array in _answers_or_error(json.loads(line), max_memory):
                 _write(answers, header, array)
-            header = {"end": True}
-        except MemoryError:
-            header = {"error": "ValueError", "message": _too_much(request["path"], max_memory)}
-        except (ValueError, OSError, ImportError) as error:
-            known = [cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _ERRORS]
-            header = {"error": known[0], "message": str(error)}
-        _write(answers, header, None)
+    except BrokenPipeError:  # nobody listens any more
+        os._exit(0)
+
+
+def _answers_or_error(request: dict, max_memory: int) -> Iterator[tuple[dict, np.ndarray | None]]:
+    try:
+        yield from _answers(request)
+        yield {"end": True}, None
+    except MemoryError:
+        yield {"error": "ValueError", "message": _too_much(request["path"], max_memory)}, None
+    except (ValueError, OSError, ImportError) as error:
+        known = [cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _ERRORS]
+        yield {"error": known[0], "message": str(error)}, None
 
 
 def _answers(request: dict) -> Iterator[tuple[dict, np.ndarray | None]]:

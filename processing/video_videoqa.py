@@ -39,8 +39,8 @@ VIDEO_SUFFIXES = tuple(_DEMUXERS)
 MAX_FRAME_PIXELS = 64_000_000  # 8K is 33 million
 MAX_FRAMES = 2_000_000  # 9 hours at 60 a second
 MAX_SECONDS = 12 * 3600.0
+SEEK_GAP = 8.0  # seconds; decoding this much is about as quick as a seek (benchmarks/extraction.py)
 
-_SEEK_GAP = 10.0  # seconds; decoding this much is about as quick as a seek
 _SEEK_MARGIN = 1.0  # some indexes hold decoding times, which run ahead of presentation times
 _CUT_SHORT = (0.5, 0.05)  # seconds, share of the length: headers round, and tracks end at different times
 _ASS_FIELDS = 8  # commas in front of the text of an ass packet: order, layer, style, name, three margins, effect
@@ -267,13 +267,16 @@ def decode_frames(path: str | Path, times: np.ndarray, size: tuple[int, int] | N
     return np.stack(pictures)[place]
 
 
-def iter_frames(path: str | Path, times: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+def iter_frames(
+    path: str | Path, times: np.ndarray, size: tuple[int, int] | None = None, seek_gap: float = SEEK_GAP
+) -> Iterator[np.ndarray]:
     """Does the work of `decode_frames` one picture at a time, for more pictures than fit into memory.
 
     Args:
         path: a local file, one of `VIDEO_SUFFIXES`.
         times: seconds, ascending, repeats allowed, (F,).
         size: (height, width) to scale to; None for the size of the first picture decoded.
+        seek_gap: seconds between two times from which on what lies between is not decoded, where the file allows it.
 
     Yields:
         For each time its RGB picture, (height, width, 3) uint8. Equal pictures are one array: do not write into them.
@@ -291,7 +294,7 @@ def iter_frames(path: str | Path, times: np.ndarray, size: tuple[int, int] | Non
     # Between times that lie far apart it is quicker to seek than to decode. The times of an avi's pictures follow from
     # all that came before.
     may_seek = Path(path).suffix.lower() != ".avi"
-    far = np.flatnonzero(np.diff(times, prepend=0.0) > _SEEK_GAP) if may_seek else np.zeros(0, dtype=np.int64)
+    far = np.flatnonzero(np.diff(times, prepend=0.0) > seek_gap) if may_seek else np.zeros(0, dtype=np.int64)
     bounds = np.unique([0, *far, len(times)]).tolist()
     for first, stop in pairwise(bounds):
         is_reached = False

@@ -5,12 +5,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
 from processing import features as features_module
-from processing.features import FeatureStore, extract_features
+from processing.feature_files import open_features
+from processing.features import FeatureStore, extract_features, write_tvqa_h5
 from processing.video_videoqa import decode_frames, pixel_values, probe_video, sample_times
 
 WIDTH = 16
@@ -69,6 +71,13 @@ class TestExtract:
             assert features.dtype == np.float32
             assert stored_times.dtype == np.float64
             assert len(features) == len(times) == (5 if clip_id == "clip_a" else 10)
+
+    def test_they_equal_those_of_the_backbone_on_pil_images(self, store_dir, videos, model, image_processor):
+        times = sample_times(probe_video(videos["clip.b"]), 5)
+        images = [Image.fromarray(frame) for frame in decode_frames(videos["clip.b"], times)]
+        with torch.no_grad():
+            expected = model.eval()(**image_processor(images=images, return_tensors="pt")).pooler_output.flatten(1)
+        np.testing.assert_allclose(FeatureStore(store_dir)["clip.b"][0], expected.numpy(), rtol=1e-4, atol=1e-4)
 
     def test_what_is_written(self, store_dir, videos):
         assert sorted(path.name for path in store_dir.iterdir()) == [
@@ -227,11 +236,41 @@ class TestStore:
         with pytest.raises(ValueError, match="'clip_a' cannot be read"):
             FeatureStore(store_dir)["clip_a"]
 
-    @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"format": "videoqa-features/1", "feature_size": "16"}'])
+    def test_an_index_without_a_width(self, store_dir):
+        (store_dir / "index.json").write_text('{"format": "videoqa-features/2", "feature_size": "16"}')
+        with pytest.raises(ValueError, match=r"feature_size '16'.*Allowed"):
+            FeatureStore(store_dir)
+
+    @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"format": "videoqa-features/1"}'])
     def test_an_index_that_is_none(self, store_dir, index):
         (store_dir / "index.json").write_text(index)
         with pytest.raises(ValueError, match=r"index\.json is no(.|\n)*Allowed"):
             FeatureStore(store_dir)
+
+    def test_tvqa_s_layout(self, videos, model, image_processor, tmp_path):
+        done = extract_features(videos, model, image_processor, tmp_path / "s", frame_rate=10, progress=False)
+        store = FeatureStore(done.directory)
+        assert store.duration("clip.b") == 2.0
+        write_tvqa_h5(store, tmp_path / "features.h5", progress=False)
+        features, times = open_features(tmp_path / "features.h5", 3)["clip.b"]
+        np.testing.assert_allclose(times, np.arange(6) / 3)
+        np.testing.assert_array_equal(features, store["clip.b"][0][[0, 3, 6, 10, 13, 16]])  # on screen at each third
+        with pytest.raises(FileExistsError, match="Allowed"):
+            write_tvqa_h5(store, tmp_path / "features.h5")
+        slow = extract_features(videos, model, image_processor, tmp_path / "slow", frame_rate=1, progress=False)
+        with pytest.raises(ValueError, match="has 1 frames a second"):
+            write_tvqa_h5(FeatureStore(slow.directory), tmp_path / "slow.h5")
+        assert not (tmp_path / "slow.h5").exists()
+
+    def test_a_long_clip_has_300_rows_in_tvqa_s_layout(self, store_dir, tmp_path, monkeypatch):
+        times = np.arange(600) / 3  # 200 s
+        features = np.tile(np.arange(600, dtype=np.float32)[:, None], WIDTH)
+        said = {"clip_id": "long", "duration": "200.0"}
+        save_file({"features": features, "times": times}, store_dir / "long.safetensors", metadata=said)
+        write_tvqa_h5(FeatureStore(store_dir), tmp_path / "long.h5", progress=False)
+        rows, read_times = open_features(tmp_path / "long.h5", 3, {"long": 200.0})["long"]
+        assert len(rows) == 300
+        np.testing.assert_allclose(rows[:, 0] / 3, read_times)
 
     def test_no_store(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="Allowed"):
