@@ -37,7 +37,7 @@ _DEMUXERS = {
 }
 VIDEO_SUFFIXES = tuple(_DEMUXERS)
 MAX_FRAME_PIXELS = 64_000_000  # 8K is 33 million
-MAX_FRAMES = 2_000_000  # 9 hours at 60 a second
+MAX_FRAMES = 500_000  # more than 2 hours at 60 a second
 MAX_SECONDS = 12 * 3600.0
 SEEK_GAP = 8.0  # seconds; decoding this much is about as quick as a seek (benchmarks/extraction.py)
 
@@ -470,7 +470,8 @@ def _opened(path: str | Path) -> Iterator[tuple]:
     except av.FFmpegError as error:
         raise ValueError(
             f"{path} cannot be read as {suffix[1:]} video: {error.strerror or error}. Allowed: a complete file of the "
-            f"format its suffix says ({', '.join(VIDEO_SUFFIXES)}). Fetch it again, or convert it with ffmpeg."
+            f"format its suffix says ({', '.join(VIDEO_SUFFIXES)}), with pictures of up to {MAX_FRAME_PIXELS} pixels. "
+            "Fetch it again, or convert it with ffmpeg."
         ) from error
 
 

@@ -18,6 +18,10 @@ from processing import decoder_videoqa
 from processing.decoder_videoqa import Decoder, shared_decoder
 from processing.video_videoqa import decode_frames, probe_video, read_subtitle_track
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import fuzz_decoder
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
@@ -87,6 +91,17 @@ def test_a_hang_is_an_error_and_the_next_file_is_read(clip):
             decoder.probe(clip)
         decoder.timeout = 30
         assert decoder.probe(clip).width == 48
+
+
+def test_damaged_files_are_answers_or_errors(clip, tmp_path):
+    """Some hundred; benchmarks/fuzz_decoder.py does thousands."""
+    path, content = tmp_path / "damaged.mkv", clip.read_bytes()
+    with Decoder(timeout=20) as decoder:
+        for seed in range(200):
+            path.write_bytes(fuzz_decoder.damaged(content, np.random.default_rng(seed)))
+            assert fuzz_decoder.look(decoder, path) in ("error", "pictures")
+        path.write_bytes(content)
+        assert fuzz_decoder.look(decoder, path) == "pictures"
 
 
 def test_too_much_memory_is_an_error(clip):

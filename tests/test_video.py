@@ -2,6 +2,8 @@
 
 import doctest
 import os
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil
 
 from processing import video_videoqa
+from processing.decoder_videoqa import Decoder
 from processing.subtitles_videoqa import make_segments
 from processing.video_videoqa import (
     VideoInfo,
@@ -81,6 +84,19 @@ def encode(
             packet.duration, packet.time_base, packet.stream = length, Fraction(1, 1000), track
             container.mux(packet)
     return path
+
+
+def black_png(side):
+    """A black picture of `side` x `side` pixels of one bit."""
+    packer = zlib.compressobj(1)
+    row = bytes(1 + (side + 7) // 8)
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def numbers(pictures):
@@ -471,6 +487,45 @@ class TestBadFiles:
         monkeypatch.setattr(video_videoqa, "MAX_FRAME_PIXELS", HEIGHT * WIDTH - 1)
         with pytest.raises(ValueError, match="pictures of 1536 pixels"):
             decode_frames(clips["plain"], [0.0])
+
+    @pytest.mark.parametrize("side", [64, 30_000])
+    def test_a_picture_of_30_000_by_30_000(self, tmp_path, side):
+        """Half a megabyte of file; the header says its size, or says that it is small."""
+        png = tmp_path / "big.mov"
+        with av.open(str(png), "w") as container:
+            stream = container.add_stream("png", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "monob"
+            packet = av.Packet(black_png(30_000))
+            packet.pts = packet.dts = 0
+            packet.duration, packet.time_base, packet.stream = 1, Fraction(1, 25), stream
+            container.mux(packet)
+        content = bytearray(png.read_bytes())
+        place = content.index(b"png ") + 28  # in the sample description
+        assert struct.unpack_from(">HH", content, place) == (64, 64)
+        struct.pack_into(">HH", content, place, side, side)
+        png.write_bytes(content)
+        said = "cannot be read as mov video.*with pictures of up to 64000000 pixels"
+        with Decoder(timeout=20, max_memory=1 << 30) as decoder:
+            with pytest.raises(ValueError, match=said):
+                decoder.probe(png)
+            with pytest.raises(ValueError, match=said):
+                list(decoder.frames(png, [0.0]))
+
+    def test_a_clip_of_very_many_tiny_frames(self, tmp_path):
+        path = tmp_path / "many.mkv"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=1000)
+            stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+            frame = av.VideoFrame(16, 16, "yuv420p")
+            frame.pts, frame.time_base = 0, Fraction(1, 1000)
+            content = bytes([*stream.encode(frame), *stream.encode(None)][0])
+            for number in range(video_videoqa.MAX_FRAMES + 2):
+                packet = av.Packet(content)
+                packet.pts = packet.dts = number
+                packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 1000), stream, True
+                container.mux(packet)
+        with Decoder() as decoder, pytest.raises(ValueError, match=r"more than 500000 frames\. Allowed"):
+            decoder.probe(path)
 
     def test_without_pyav(self, clips, monkeypatch):
         monkeypatch.setattr(video_videoqa, "av", None)
