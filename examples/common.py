@@ -5,6 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import yaml
+from transformers import AutoImageProcessor, AutoModel
+
+from processing.store import describe
 
 RECIPE_KEYS = {"data", "text_encoder", "model", "inputs", "stages"}
 OPTIONAL_KEYS = {"text_config"}
@@ -63,6 +66,20 @@ def check_recipe(recipe: dict, data, features) -> None:
             "The recipe trains temporal localization, but no training question has a span. Allowed: data with spans, "
             "or span_loss_weight: 0. Add that line to the recipe's model."
         )
+
+
+def load_backbone(name: str, features) -> tuple:
+    """A vision backbone and its image processor; it must be the one that the features of a store were made with."""
+    backbone, images = AutoModel.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+    made_by = describe("", backbone, images)
+    index = getattr(features, "index", {})
+    differing = [key for key in ("weights_sha256", "image_processor") if index.get(key, made_by[key]) != made_by[key]]
+    if differing:
+        raise SystemExit(
+            f"The features were not made with {name}: {' and '.join(differing)} differ. Allowed: their own backbone, "
+            f"here {index.get('name_or_path')!r}. Name that one, or extract the features with this one."
+        )
+    return backbone, images
 
 
 def summary(results: dict[str, list[dict]]) -> str:

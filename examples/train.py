@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import check_recipe, read_recipe, resolve_text_encoder, summary
+from common import check_recipe, load_backbone, read_recipe, resolve_text_encoder, summary
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--features", help="feature store or file; without it the model sees no frames")
     parser.add_argument("--frame_rate", type=float, help="rows a second of a feature file; a store says it itself")
+    parser.add_argument("--backbone", help="keep this vision backbone in the models, so that they take video too")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
@@ -105,9 +106,12 @@ def main() -> None:
     data = load_videoqa(recipe["data"], args.data_dir, **unused)
     features = open_features(args.features, args.frame_rate) if args.features else None
     check_recipe(recipe, data, features)
+    vision = load_backbone(args.backbone, features) if args.backbone else (None, None)
     output_dir = Path(args.output_dir)
     results = {
-        name: [run(recipe, data, features, inputs, seed, output_dir / name / f"seed_{seed}") for seed in args.seeds]
+        name: [
+            run(recipe, data, features, inputs, seed, output_dir / name / f"seed_{seed}", vision) for seed in args.seeds
+        ]
         for name, inputs in recipe["inputs"].items()
     }
     (output_dir / "results.json").write_text(json.dumps(results, indent=1))

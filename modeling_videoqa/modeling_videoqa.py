@@ -220,7 +220,7 @@ class VideoQAPreTrainedModel(PreTrainedModel):
         name_or_path: str,
         *,
         text_config: dict | None = None,
-        vision_model: PreTrainedModel | None = None,
+        vision_model: PreTrainedModel | str | None = None,
         **config_fields,
     ):
         """
@@ -231,8 +231,9 @@ class VideoQAPreTrainedModel(PreTrainedModel):
             text_config (`dict`, *optional*):
                 Fields of the encoder's own config to change, such as `{"num_hidden_layers": 3}` for its three lowest
                 layers or `{"attention_probs_dropout_prob": 0.0}`.
-            vision_model (`PreTrainedModel`, *optional*): Frozen vision backbone to hold in the model, so that it takes
-                `pixel_values`.
+            vision_model (`PreTrainedModel` or `str`, *optional*):
+                Frozen vision backbone to hold in the model, so that it takes `pixel_values`: a vision model with a
+                pooled output, or its name, such as `"microsoft/resnet-101"`, the paper's.
             config_fields: Fields of [`VideoQAConfig`].
 
         Returns:
@@ -247,6 +248,8 @@ class VideoQAPreTrainedModel(PreTrainedModel):
         ```
         """
         encoder = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, **(text_config or {}))
+        if isinstance(vision_model, str):
+            vision_model = AutoModel.from_pretrained(vision_model, dtype=torch.float32)
         if vision_model is not None:
             config_fields["vision_config"] = vision_model.config
         model = cls(VideoQAConfig(text_config=encoder.config, **config_fields))

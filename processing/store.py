@@ -18,7 +18,7 @@ import transformers
 
 INDEX_NAME = "index.json"
 # Recorded, but not compared: two runs may differ in them and still stand side by side.
-_RECORDED_ONLY = ("versions", "name_or_path", "revision")
+_RECORDED_ONLY = ("versions", "name_or_path", "revision", "preprocessing")
 
 
 class ClipMapping(Mapping):
@@ -165,7 +165,8 @@ def describe(kind: str, model: torch.nn.Module, image_processor: Any, **settings
         'Linear'
     """
     config = getattr(model, "config", None)
-    prepared = image_processor.to_json_string() if hasattr(image_processor, "to_json_string") else repr(image_processor)
+    is_known = hasattr(image_processor, "to_json_string")
+    prepared = image_processor.to_json_string() if is_known else repr(image_processor)
     return {
         "format": kind,
         **settings,
@@ -174,6 +175,7 @@ def describe(kind: str, model: torch.nn.Module, image_processor: Any, **settings
         "revision": getattr(config, "_commit_hash", None),
         "weights_sha256": _weights_hash(model),
         "image_processor": hashlib.sha256(prepared.encode()).hexdigest(),
+        "preprocessing": json.loads(prepared) if is_known else prepared,
         "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, np)},
     }
 

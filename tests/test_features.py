@@ -88,6 +88,7 @@ class TestExtract:
         index = json.loads((store_dir / "index.json").read_text())
         assert (index["frame_rate"], index["feature_size"], index["model"]) == (5.0, WIDTH, "ResNetModel")
         assert index["versions"]["torch"] == torch.__version__
+        assert index["preprocessing"]["size"] == {"height": 32, "width": 32}
         with safe_open(store_dir / "clip_a.safetensors", framework="numpy") as file:
             assert file.metadata() == {
                 "clip_id": "clip_a", "video": "clip_a.mp4", "frame_rate": "5", "duration": "1.0",

@@ -14,13 +14,18 @@ from transformers import (
     AutoModelForMultipleChoice,
     BertConfig,
     BertModel,
+    CLIPVisionConfig,
+    ConvNextConfig,
     DebertaV2Config,
+    Dinov2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
     ResNetConfig,
     ResNetModel,
     RobertaConfig,
+    SwinConfig,
+    ViTConfig,
 )
 
 from modeling_videoqa import VideoQAForMultipleChoice, VideoQAModel, modeling_videoqa
@@ -618,6 +623,39 @@ def test_pixels_give_what_the_features_of_the_same_backbone_give(training, resne
     for name, value in model.model.vision_model.state_dict().items():
         assert torch.equal(value, statistics[name]), name
     assert_equal_outputs(statistics, resnet.state_dict())
+
+
+def test_a_backbone_may_be_given_by_its_name(resnet, tiny_encoder_dir, tmp_path):
+    resnet.save_pretrained(tmp_path / "backbone")
+    model = VideoQAForMultipleChoice.from_text_encoder(
+        tiny_encoder_dir, vision_model=str(tmp_path / "backbone"), video_feature_size=6
+    )
+    for name, value in model.model.vision_model.state_dict().items():
+        torch.testing.assert_close(value, resnet.state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ViTConfig(
+            hidden_size=6, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32, patch_size=16
+        ),
+        CLIPVisionConfig(
+            hidden_size=6, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32, patch_size=16
+        ),
+        Dinov2Config(hidden_size=6, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16),
+        ConvNextConfig(hidden_sizes=[4, 6], depths=[1, 1], num_stages=2),
+        SwinConfig(embed_dim=3, depths=[1, 1], num_heads=[1, 2], image_size=32, window_size=2, patch_size=4),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_any_vision_model_with_a_pooled_output_serves(config, make_config, make_batch):
+    model = VideoQAForMultipleChoice(make_config(vision_config=config)).eval()
+    batch, pixels = without(make_batch(), "video_features"), torch.randn(3, 3, 2, 3, 32, 32)
+    with torch.no_grad():
+        features = model.model.vision_model(pixels.flatten(0, 2)).pooler_output.view(3, 3, 2, 6)
+        outputs = model(**batch, pixel_values=pixels), model(**batch, video_features=features)
+    assert_equal_outputs(*outputs, 1e-5)
 
 
 def test_pixels_of_a_batch_without_valid_frames(resnet, make_config, make_batch):
