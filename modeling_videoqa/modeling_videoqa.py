@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_videoqa import VideoQAConfig
+from .first_token_videoqa import compute_first_token_only
 from .loss_videoqa import answer_loss, contrastive_loss, span_loss, weighted_sum
 from .packing_videoqa import encode_rows
 
@@ -276,6 +277,8 @@ class VideoQAModel(VideoQAPreTrainedModel):
         hidden_size = config.text_config.hidden_size
         self.text_encoder = AutoModel.from_config(config.text_config)
         self.text_encoder.pooler = None  # the last hidden state of [CLS] is used; an idle pooler would upset DDP
+        if layers := self._text_layers():
+            compute_first_token_only(layers[-1])
         self.token_type_embeddings = self._install_token_types()
         self.text_pooling = RecurrentPooling(hidden_size)
         self.vision_model = None
@@ -299,6 +302,11 @@ class VideoQAModel(VideoQAPreTrainedModel):
         width = self.text_encoder.get_input_embeddings().embedding_dim  # not hidden_size in every encoder
         return FractionalTokenTypeEmbedding(width, self.config.token_types)
 
+    def _text_layers(self) -> nn.ModuleList | None:
+        """The layers of the text encoder, lowest first; `None` if it has no plain list of them."""
+        lists = [part for part in self.text_encoder.modules() if isinstance(part, nn.ModuleList)]
+        return next((part for part in lists if len(part) == self.config.text_config.num_hidden_layers), None)
+
     def freeze(self) -> None:
         """
         Freeze all of the text encoder but its top `config.num_tuned_text_layers` layers (section 4.1), and the vision
@@ -312,9 +320,7 @@ class VideoQAModel(VideoQAPreTrainedModel):
         tuned = self.config.num_tuned_text_layers
         if tuned is None:
             return
-        num_layers = self.config.text_config.num_hidden_layers
-        lists = [part for part in self.text_encoder.modules() if isinstance(part, nn.ModuleList)]
-        layers = next((part for part in lists if len(part) == num_layers), None)
+        num_layers, layers = self.config.text_config.num_hidden_layers, self._text_layers()
         if layers is None:
             raise ValueError(
                 f"num_tuned_text_layers={tuned}, but the text encoder ({self.config.text_config.model_type}) has no "
@@ -534,7 +540,7 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
         """
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, segment_mask, video_features, pixel_values, frame_mask,
-            anchor_input_ids, labels,
+            anchor_input_ids=anchor_input_ids, labels=labels,
         )  # fmt: skip
         text_logits = self.text_classifier(outputs.hypotheses).squeeze(-1)  # (batch_size, num_choices)
         logits, video_logits = text_logits, None

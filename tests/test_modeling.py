@@ -799,7 +799,7 @@ def test_gradient_checkpointing_changes_no_gradient(tuned, make_model, make_batc
     loss, expected = model(**batch).loss, gradients(model, batch)
     model.gradient_checkpointing_enable()
     passes = []
-    model.model.text_encoder.encoder.layer[1].attention.register_forward_hook(lambda *_: passes.append(1))
+    model.model.text_encoder.encoder.layer[1].intermediate.register_forward_hook(lambda *_: passes.append(1))
     found = gradients(model, batch)
     assert len(passes) == 2  # once forward, once more for the backward
     assert_close(model(**batch).loss, loss)
