@@ -1,19 +1,33 @@
-"""What the examples share: recipes, the offline text encoder, the table of results."""
+"""What the examples share: recipes, the offline text encoder, what a run leaves behind, the table of results."""
 
+import copy
+import dataclasses
+import json
+import platform
 import statistics
+from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 import yaml
-from transformers import AutoImageProcessor, AutoModel
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
 
+from processing.decoder_videoqa import shared_decoder
+from processing.extraction import find_clips
 from processing.store import describe
+from processing.video_videoqa import VIDEO_SUFFIXES
 
 RECIPE_KEYS = {"data", "text_encoder", "model", "inputs", "stages"}
 OPTIONAL_KEYS = {"text_config"}
 INPUT_KEYS = {"subtitles", "objects", "video"}
-STAGE_KEYS = {"swap_questions", "head_learning_rate"}
+STAGE_KEYS = {"batch_size", "swap_questions", "head_learning_rate"}
 FIGURES = ("accuracy", "miou", "asa")
+PACKAGES = (
+    "modeling-videoqa", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy", "av",
+)  # fmt: skip
 
 
 def resolve_text_encoder(name: str) -> str:
@@ -29,28 +43,93 @@ def resolve_text_encoder(name: str) -> str:
         ) from error
 
 
-def read_recipe(path: str | Path) -> dict:
-    """A recipe with exactly the keys that are known; a misspelt one would otherwise change nothing."""
+def merge(base: dict, changes: Mapping) -> dict:
+    """`base` with `changes`, mapping by mapping; None takes a key away."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            kept = merged.get(key)
+            merged[key] = merge(kept if isinstance(kept, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def read_yaml(path: str | Path, what: str) -> dict:
+    """A YAML file that holds a mapping."""
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SystemExit(
-            f"{path} cannot be read as a recipe ({error}). Allowed: a YAML file as in examples/recipes."
+            f"{path} cannot be read as {what} ({error}). Allowed: a YAML file as in examples/recipes. Correct it."
         ) from error
+    if not isinstance(found, dict):
+        raise SystemExit(
+            f"{path} holds a {type(found).__name__}. Allowed: a mapping as in examples/recipes. Correct it."
+        )
+    return found
+
+
+def read_recipe(path: str | Path) -> dict:
+    """
+    A recipe with exactly the keys that are known; a misspelt one would otherwise change nothing.
+
+    `base: other.yaml` starts from another recipe beside it, of which the file then says only what differs.
+    """
+    chain, paths = [read_yaml(path, "a recipe")], [Path(path)]
+    while "base" in chain[-1]:
+        paths.append(paths[-1].parent / str(chain[-1].pop("base")))
+        if paths[-1] in paths[:-1]:
+            raise SystemExit(f"{path}: {paths[-1]} is its own base. Allowed: a chain of recipes that ends. Correct it.")
+        chain.append(read_yaml(paths[-1], "a recipe"))
+    recipe: dict = {}
+    for changes in reversed(chain):
+        recipe = merge(recipe, changes)
+    check_recipe_keys(recipe, path)
+    return recipe
+
+
+def check_recipe_keys(recipe: dict, path) -> None:
+    """Stop at unknown and missing keys."""
     _check_keys(path, recipe, RECIPE_KEYS, OPTIONAL_KEYS)
+    for name in ("model", "inputs", "stages"):
+        if not isinstance(recipe[name], dict):
+            raise SystemExit(f"{path}, {name}: {recipe[name]!r}. Allowed: a mapping. Correct it.")
     for name, inputs in recipe["inputs"].items():
         _check_keys(f"{path}, inputs, {name}", inputs, INPUT_KEYS, set())
     for name, stage in recipe["stages"].items():
         _check_keys(f"{path}, stages, {name}", stage, {"training"}, STAGE_KEYS)
-    return recipe
+        allowed = {field.name for field in dataclasses.fields(TrainingArguments)}
+        _check_keys(f"{path}, stages, {name}, training", stage["training"], set(), allowed)
 
 
 def _check_keys(where, found, needed: set, optional: set) -> None:
     keys = set(found) if isinstance(found, dict) else set()
-    if keys - needed - optional or needed - keys:
-        raise SystemExit(
-            f"{where}: keys {sorted(keys)}. Allowed: {sorted(needed)}, and if wanted {sorted(optional)}. Correct them."
-        )
+    unknown, missing = sorted(map(str, keys - needed - optional)), sorted(needed - keys)
+    if not isinstance(found, dict) or unknown or missing:
+        came = f"unknown {unknown}, missing {missing}" if isinstance(found, dict) else f"{found!r}"
+        known = f"{sorted(needed)}, and if wanted {sorted(optional)}" if len(optional) < 20 else "TrainingArguments'"
+        raise SystemExit(f"{where}: {came}. Allowed keys: {known}. Correct them.")
+
+
+def training_overrides(arguments: list[str]) -> dict:
+    """Fields of `TrainingArguments` as they stand on a command line: those that were given, and no default."""
+    parser = HfArgumentParser(
+        TrainingArguments, usage="... [any field of transformers.TrainingArguments]", allow_abbrev=False, add_help=False
+    )
+    parser.set_defaults(**{field.name: None for field in dataclasses.fields(TrainingArguments)})
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    reserved = sorted({"output_dir", "seed", "data_seed"} & set(given))
+    if reserved:
+        raise SystemExit(f"{reserved} came as training arguments. Allowed: --output_dir and --seeds of this script.")
+    return given
+
+
+def with_overrides(recipe: dict, overrides: dict) -> dict:
+    """The recipe with these training arguments in every stage."""
+    return merge(recipe, {"stages": {name: {"training": overrides} for name in recipe["stages"]}})
 
 
 def check_recipe(recipe: dict, data, features) -> None:
@@ -58,7 +137,7 @@ def check_recipe(recipe: dict, data, features) -> None:
     if any(inputs["video"] for inputs in recipe["inputs"].values()) and features is None:
         raise SystemExit(
             "The recipe trains with video, but no features came. Allowed: --features FOLDER, a feature store of these "
-            "clips, or video: false. Extract the features first (processing.extract_features)."
+            "clips, or video: false. Extract the features first (examples/extract_features.py)."
         )
     has_spans = any(start is not None for start in data.questions["train"]["start"])
     if recipe["model"].get("span_loss_weight", 0.2) and not has_spans:
@@ -66,6 +145,24 @@ def check_recipe(recipe: dict, data, features) -> None:
             "The recipe trains temporal localization, but no training question has a span. Allowed: data with spans, "
             "or span_loss_weight: 0. Add that line to the recipe's model."
         )
+
+
+def begin_run(folder: Path, recipe: dict) -> None:
+    """Note the exact recipe and the versions in the folder of a run; refuse the folder of another recipe."""
+    path = folder / "recipe.yaml"
+    if path.exists() and read_yaml(path, "a recipe") != recipe:
+        raise SystemExit(
+            f"{folder} holds a run of another recipe. Allowed: the same recipe, which goes on where it was, or a new "
+            "folder. Give another --output_dir, or remove that one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    cuda = torch.cuda.is_available()
+    versions = {name: version(name) for name in PACKAGES} | {
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+    }
+    (folder / "versions.json").write_text(json.dumps(versions, indent=1))
 
 
 def load_backbone(name: str, features) -> tuple:
@@ -80,6 +177,20 @@ def load_backbone(name: str, features) -> tuple:
             f"here {index.get('name_or_path')!r}. Name that one, or extract the features with this one."
         )
     return backbone, images
+
+
+def frames_of(folder: str):
+    """What the report asks for pictures: `(clip_id, seconds) -> pictures`, or None for a clip without a file."""
+    videos = find_clips(folder, VIDEO_SUFFIXES)
+
+    def frames(clip_id: str, times: list[float]) -> list[Image.Image] | None:
+        if clip_id not in videos:
+            return None
+        in_order = sorted(range(len(times)), key=times.__getitem__)
+        pictures = dict(zip(in_order, shared_decoder().frames(videos[clip_id], sorted(times)), strict=False))
+        return [Image.fromarray(pictures[place]) if place in pictures else None for place in range(len(times))]
+
+    return frames
 
 
 def summary(results: dict[str, list[dict]]) -> str:

@@ -3,8 +3,11 @@
     python examples/train.py --recipe examples/recipes/tvqa_plus_text.yaml --data_dir ../shared/real/tvqa_plus \
         --output_dir runs/tvqa_plus --seeds 0 1 2
 
-Leaves a folder for each run, with model, processor, metrics and log, and `results.json` over all of them. A run that
-was interrupted goes on from its last checkpoint; one that is finished is not done again.
+Any field of `TrainingArguments` may follow and holds for every stage, such as `--learning_rate 1e-4 --report_to
+tensorboard`. On several GPUs: `accelerate launch examples/train.py ...`; a recipe's `batch_size` is that of all of them
+together. Each run leaves a folder with model, processor, metrics, predictions, logs, its exact recipe and the versions,
+and there is `results.json` over all of them. A run that was interrupted goes on from its last checkpoint; one that is
+finished is not done again.
 """
 
 import argparse
@@ -14,14 +17,65 @@ import time
 from pathlib import Path
 
 import torch
-from common import check_recipe, load_backbone, read_recipe, resolve_text_encoder, summary
+from accelerate import PartialState
+from common import (
+    begin_run,
+    check_recipe,
+    load_backbone,
+    read_recipe,
+    resolve_text_encoder,
+    summary,
+    training_overrides,
+    with_overrides,
+)
+from modeling_videoqa.submissions import write_predictions
 from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
-from modeling_videoqa.training import answer_accuracy, log_loss_parts, native_bf16, parameter_groups, predict
+from modeling_videoqa.training import (
+    answer_accuracy,
+    log_hypothesis_distances,
+    log_loss_parts,
+    native_bf16,
+    parameter_groups,
+    predict,
+)
 from processing import EpochCallback, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa, open_features
+
+
+def training_arguments(stage: dict, folder: Path, seed: int) -> TrainingArguments:
+    """The stage's own settings over our defaults; `batch_size` is shared out over processes and accumulation steps."""
+    main_stage = not stage.get("swap_questions")
+    settings = {
+        "logging_steps": 20, "save_strategy": "epoch", "report_to": "none", "bf16": native_bf16(),
+        "use_cpu": not torch.cuda.is_available(), "lr_scheduler_type": "linear", "warmup_steps": 0.1,
+        "remove_unused_columns": False, "label_names": ["labels"], "seed": seed, "data_seed": seed,
+        "save_total_limit": 1, "eval_strategy": "epoch" if main_stage else "no",
+        # The checkpoint with the best accuracy is kept, not the last one; stage 1 has no accuracy that matters.
+        "load_best_model_at_end": main_stage, "metric_for_best_model": "accuracy",
+        **stage["training"],
+    }  # fmt: skip
+    if "batch_size" in stage and "per_device_train_batch_size" not in settings:
+        shares = PartialState().num_processes * settings.get("gradient_accumulation_steps", 1)
+        if stage["batch_size"] % shares:
+            raise SystemExit(
+                f"batch_size {stage['batch_size']} cannot be shared by {shares} processes and accumulation steps. "
+                f"Allowed: a multiple of {shares}. Change batch_size in the recipe or the number of processes."
+            )
+        settings["per_device_train_batch_size"] = stage["batch_size"] // shares
+    return TrainingArguments(output_dir=str(folder), **settings)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: a killed run may leave half of one."""
+    whole = []
+    for path in folder.glob("checkpoint-*/trainer_state.json"):  # the last file of a checkpoint
+        try:
+            whole.append((json.loads(path.read_text())["global_step"], str(path.parent)))
+        except ValueError:
+            continue
+    return max(whole)[1] if whole else None
 
 
 def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int) -> Trainer:
@@ -32,13 +86,7 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
         question_pool=datasets["train"].question_pool() if stage.get("swap_questions") else None,
         seed=seed,
     )
-    settings = {
-        "logging_steps": 20, "save_strategy": "epoch", "save_total_limit": 1, "report_to": "none",
-        "bf16": native_bf16(), "use_cpu": not torch.cuda.is_available(),
-        "lr_scheduler_type": "linear", "warmup_steps": 0.1, "remove_unused_columns": False, "label_names": ["labels"],
-        "seed": seed, "data_seed": seed, **stage["training"],
-    }  # fmt: skip
-    args = TrainingArguments(output_dir=str(folder), **settings)
+    args = training_arguments(stage, folder, seed)
     optimizer = None  # Trainer's own, unless what is new in the model has a learning rate of its own
     if "head_learning_rate" in stage:
         groups = parameter_groups(model, args.learning_rate, stage["head_learning_rate"])
@@ -54,12 +102,17 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
         callbacks=[EpochCallback(collator)],
     )
     log_loss_parts(trainer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    log_hypothesis_distances(trainer)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return trainer
 
 
 def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vision=(None, None)) -> dict:
-    """Both stages and the evaluation of one seed."""
+    """All stages and the evaluation of one seed."""
+    state = PartialState()
+    with state.main_process_first():  # the others read what it wrote
+        if state.is_main_process:
+            begin_run(folder, {**recipe, "inputs": {"input": inputs}})
     if (folder / "metrics.json").exists():
         return json.loads((folder / "metrics.json").read_text())
     began = time.perf_counter()
@@ -73,39 +126,56 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
     processor = VideoQAProcessor.from_config(model.config, encoder, frame_preprocessing=vision[1])
     parts = {name: inputs[name] for name in ("subtitles", "objects")}
     datasets = {
-        split: VideoQADataset(processor, rows, data.clips, features if inputs["video"] else None, **parts)
-        for split, rows in data.questions.items()
+        split: VideoQADataset(
+            processor, data.questions[split], data.clips, features if inputs["video"] else None, **parts
+        )
+        for split in ("train", "validation")
     }
     for name, stage in recipe["stages"].items():
         trainer = train_stage(model, processor, datasets, stage, folder / name, seed)
-        (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+        if state.is_main_process:
+            (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     minutes = (time.perf_counter() - began) / 60
-    predictions = predict(model, processor, datasets["validation"])
+    validation = datasets["validation"]
+    predictions = predict(model, processor, validation, subtitles=validation.subtitles, bf16=trainer.args.bf16)
     metrics = evaluate_predictions(predictions, data.questions["validation"]) | {"minutes": round(minutes, 2)}
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / "predictions.json").write_text(json.dumps(predictions))
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    if state.is_main_process:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_predictions(folder / "predictions.jsonl", predictions)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    state.wait_for_everyone()
     return metrics
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every script that trains by a recipe asks for."""
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--features", help="feature store or file; without it the model sees no frames")
     parser.add_argument("--frame_rate", type=float, help="rows a second of a feature file; a store says it itself")
-    parser.add_argument("--backbone", help="keep this vision backbone in the models, so that they take video too")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
-    recipe = read_recipe(args.recipe)
+
+
+def load_inputs(recipe: dict, args: argparse.Namespace):
+    """The data set and the features that the recipe needs."""
     # What no input of the recipe reads need not be there.
     unused = {part: False for part in ("subtitles", "objects") if not any(i[part] for i in recipe["inputs"].values())}
     data = load_videoqa(recipe["data"], args.data_dir, **unused)
     features = open_features(args.features, args.frame_rate) if args.features else None
     check_recipe(recipe, data, features)
+    return data, features
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--backbone", help="keep this vision backbone in the models, so that they take video too")
+    args, rest = parser.parse_known_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
+    recipe = with_overrides(read_recipe(args.recipe), training_overrides(rest))
+    data, features = load_inputs(recipe, args)
     vision = load_backbone(args.backbone, features) if args.backbone else (None, None)
     output_dir = Path(args.output_dir)
     results = {
@@ -114,8 +184,9 @@ def main() -> None:
         ]
         for name, inputs in recipe["inputs"].items()
     }
-    (output_dir / "results.json").write_text(json.dumps(results, indent=1))
-    print(summary(results))
+    if PartialState().is_main_process:
+        (output_dir / "results.json").write_text(json.dumps(results, indent=1))
+        print(summary(results))
 
 
 if __name__ == "__main__":

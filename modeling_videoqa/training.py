@@ -1,38 +1,43 @@
 """What the stock `Trainer` needs beside it: loss parts in the log, accuracy in evaluation, predictions with spans."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 
 LOSS_PARTS = ("qa_loss", "span_loss", "contrastive_loss")
 
 
-class LossPartsCallback(TrainerCallback):
-    """
-    Adds each part of the loss to every training log entry, averaged exactly as `Trainer` averages the loss.
-
-    Use [`log_loss_parts`].
-    """
+class _AveragedCallback(TrainerCallback):
+    """Adds figures of each training step to every training log entry, averaged as `Trainer` averages the loss."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self._micro_batches: list[dict[str, torch.Tensor]] = []
         self._steps: list[dict[str, torch.Tensor]] = []
 
-    def collect(self, module, args, output) -> None:
-        """Forward hook: keep the parts of a training step, without its graph and without a device sync."""
-        if module.training and getattr(output, "loss", None) is not None:
-            parts = {name: getattr(output, name) for name in LOSS_PARTS if getattr(output, name) is not None}
-            self._micro_batches.append({name: value.detach() for name, value in parts.items()})
+    def watched(self) -> torch.nn.Module:
+        """The module whose forward pass is looked at."""
+        raise NotImplementedError
+
+    def figures(self, output, kwargs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What is kept of a forward pass, scalars without a graph and without a device sync."""
+        raise NotImplementedError
+
+    def collect(self, module, args, kwargs, output) -> None:
+        """Forward hook."""
+        if module.training and (figures := self.figures(output, kwargs)):
+            self._micro_batches.append(figures)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._micro_batches, self._steps = [], []  # of an earlier run that ended between two log entries
-        self._hook = self.trainer.model.register_forward_hook(self.collect)
+        self._hook = self.watched().register_forward_hook(self.collect, with_kwargs=True)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         self._hook.remove()  # the next stage brings a callback of its own
@@ -47,10 +52,42 @@ class LossPartsCallback(TrainerCallback):
         means = _means(self._steps)
         self._steps = []
         names = sorted(means)
+        if not names:
+            return
         values = self.trainer.accelerator.reduce(torch.stack([means[name] for name in names]), reduction="mean")
         parts = dict(zip(names, values.tolist(), strict=True))
         logs.update(parts)
         state.log_history[-1].update(parts)
+
+
+class LossPartsCallback(_AveragedCallback):
+    """
+    The parts of the loss in the training log. Use [`log_loss_parts`].
+    """
+
+    def watched(self) -> torch.nn.Module:
+        return self.trainer.model
+
+    def figures(self, output, kwargs) -> dict[str, torch.Tensor]:
+        if getattr(output, "loss", None) is None:
+            return {}
+        return {name: getattr(output, name).detach() for name in LOSS_PARTS if getattr(output, name) is not None}
+
+
+class HypothesisDistancesCallback(_AveragedCallback):
+    """
+    Figure 3 of the paper in the training log. Use [`log_hypothesis_distances`].
+    """
+
+    def watched(self) -> torch.nn.Module:
+        return self.trainer.model.base_model  # it always returns the hypotheses
+
+    def figures(self, output, kwargs) -> dict[str, torch.Tensor]:
+        labels = kwargs.get("labels")
+        if labels is None or output.hypotheses.shape[1] < 2:
+            return {}
+        distances = hypothesis_distances(output.hypotheses.detach(), labels)
+        return {name: value.mean() for name, value in distances.items() if len(value)}
 
 
 def log_loss_parts(trainer: Trainer) -> None:
@@ -70,6 +107,57 @@ def log_loss_parts(trainer: Trainer) -> None:
     """
     # First, so that the callbacks which report to TensorBoard and others see the parts too.
     trainer.callback_handler.callbacks.insert(0, LossPartsCallback(trainer))
+
+
+def hypothesis_distances(hypotheses: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """
+    How far the right choice lies from the nearest wrong one among the pooled text hypotheses (Figure 3 of the paper).
+
+    Args:
+        hypotheses (`Tensor[batch_size, num_choices, size]`): Pooled text of each choice, at least two choices.
+        labels (`Tensor[batch_size]`): Right choices; questions with -100 are left out.
+
+    Returns:
+        `dict`: `euclidean_distance` and `cosine_distance` (1 - cosine), each `Tensor[num_labelled]`; the nearest wrong
+        choice is looked for in each of the two by itself.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> distances = hypothesis_distances(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]]]), torch.tensor([0]))
+    >>> {name: round(value.item(), 3) for name, value in distances.items()}
+    {'euclidean_distance': 1.414, 'cosine_distance': 0.293}
+    ```
+    """
+    known = labels >= 0
+    hypotheses, labels = hypotheses[known].float(), labels[known]
+    rows = torch.arange(len(labels), device=labels.device)
+    right = hypotheses[rows, labels][:, None]
+    euclidean = (hypotheses - right).norm(dim=-1)
+    cosine = 1 - torch.cosine_similarity(hypotheses, right, dim=-1)
+    found = {}
+    for name, distances in (("euclidean_distance", euclidean), ("cosine_distance", cosine)):
+        distances[rows, labels] = torch.inf
+        found[name] = distances.amin(dim=1)
+    return found
+
+
+def log_hypothesis_distances(trainer: Trainer) -> None:
+    """
+    Log `euclidean_distance` and `cosine_distance` of [`hypothesis_distances`] beside `loss`: the mean over the training
+    questions since the last entry, at no further cost.
+
+    Args:
+        trainer (`Trainer`): A stock trainer of [`VideoQAForMultipleChoice`].
+
+    Example:
+
+    ```python
+    >>> log_hypothesis_distances(trainer)  # doctest: +SKIP
+    ```
+    """
+    trainer.callback_handler.callbacks.insert(0, HypothesisDistancesCallback(trainer))
 
 
 def parameter_groups(model, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
@@ -128,9 +216,18 @@ def native_bf16() -> bool:
 
 
 @torch.inference_mode()
-def predict(model, processor, dataset, batch_size: int = 16, progress: bool = True) -> dict[str, dict[str, Any]]:
+def predict(
+    model,
+    processor,
+    dataset,
+    batch_size: int = 16,
+    progress: bool = True,
+    subtitles: Callable[[str], Any] | None = None,
+    bf16: bool = False,
+) -> dict[str, dict[str, Any]]:
     """
-    Answers and spans for every question of a data set.
+    Answers and spans for every question of a data set. Under `accelerate launch` each process answers its share, and
+    all of them get all the answers.
 
     Args:
         model ([`VideoQAForMultipleChoice`]): On any device.
@@ -138,29 +235,40 @@ def predict(model, processor, dataset, batch_size: int = 16, progress: bool = Tr
         dataset ([`VideoQADataset`]): Questions.
         batch_size (`int`): Questions at a time.
         progress (`bool`): Show a bar.
+        subtitles (`Callable`, *optional*): `clip_id -> sentences`, such as `dataset.subtitles`: adds the evidence.
+        bf16 (`bool`): Compute under bfloat16 autocast; see [`native_bf16`].
 
     Returns:
-        `dict`: For each qid `{"label": int, "probabilities": list[float], "start": float, "end": float}`, seconds.
+        `dict`: For each qid `{"label": int, "probabilities": list[float], "start": float, "end": float}`, seconds; with
+        `subtitles` also `"evidence": list[str]`, the sentences of the span.
     """
+    state = PartialState()
     was_training = model.training
     model.eval()
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=lambda examples: examples)
-    predictions = {}
-    for examples in tqdm(loader, desc="answering", disable=not progress):
+    # Every n-th question for each of n processes: no place is padded, so no question is counted twice.
+    share = Subset(dataset, range(state.process_index, len(dataset), state.num_processes))
+    loader = DataLoader(share, batch_size=batch_size, collate_fn=lambda examples: examples)
+    answers = []
+    for examples in tqdm(loader, desc="answering", disable=not (progress and state.is_local_main_process)):
         batch = processor.pad(examples).to(model.device)
-        outputs = model(**_without_targets(batch))
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            outputs = model(**_without_targets(batch))
         places = [[str(n) for n in range(batch["input_ids"].shape[1])]] * len(examples)
-        for example, answer in zip(
-            examples, processor.post_process_multiple_choice(outputs, batch, places), strict=True
-        ):
-            predictions[example["qid"]] = {
-                "label": answer.index,
-                "probabilities": answer.probabilities,
-                "start": answer.start,
-                "end": answer.end,
-            }
+        sentences = [subtitles(example["clip_id"]) for example in examples] if subtitles else None
+        found = processor.post_process_multiple_choice(outputs, batch, places, sentences)
+        answers += [(example["qid"], answer) for example, answer in zip(examples, found, strict=True)]
     model.train(was_training)
-    return predictions
+    shares = gather_object([answers])
+    # In the order of the data set again, whatever the number of processes.
+    answers = [share[place] for place in range(len(shares[0])) for share in shares if place < len(share)]
+    return {qid: _prediction(answer, with_evidence=subtitles is not None) for qid, answer in answers}
+
+
+def _prediction(answer, with_evidence: bool) -> dict[str, Any]:
+    found = {
+        "label": answer.index, "probabilities": answer.probabilities, "start": answer.start, "end": answer.end,
+    }  # fmt: skip
+    return found | {"evidence": [sentence.line for sentence in answer.evidence]} if with_evidence else found
 
 
 def _without_targets(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.append(str(EXAMPLES))  # behind: examples/evaluate.py has the name of a library
 
 import common  # noqa: E402 (the examples are scripts, not a package)
 
-RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+RECIPES = sorted(path for path in (EXAMPLES / "recipes").glob("*.yaml") if not path.stem.startswith("table5"))
 
 
 def written(folder, **changes):

@@ -247,7 +247,7 @@ class Answers:
     def pad(self, examples):
         return Batch(stack([{name: value for name, value in row.items() if name != "qid"} for row in examples]))
 
-    def post_process_multiple_choice(self, outputs, batch, choices):
+    def post_process_multiple_choice(self, outputs, batch, choices, subtitles=None):
         assert [len(places) for places in choices] == [outputs.logits.shape[1]] * len(outputs.logits)
         for logits in outputs.logits:
             probabilities = logits.softmax(dim=0).tolist()
