@@ -194,14 +194,20 @@ def frames_of(folder: str):
 
 
 def summary(results: dict[str, list[dict]]) -> str:
-    """Mean and spread over the seeds, one line for each variant of the input."""
-    lines = [f"{'input':<16}{'seeds':>6}" + "".join(f"{name:>18}" for name in FIGURES) + f"{'minutes':>10}"]
+    """Mean and spread over the seeds: one line for each variant of the input, and its accuracy in each group."""
+    lines = [f"{'input':<24}{'seeds':>6}" + "".join(f"{name:>18}" for name in FIGURES) + f"{'minutes':>10}"]
     for name, runs in results.items():
-        cells = []
-        for figure in FIGURES:
-            values = [metrics[figure] for metrics in runs if metrics[figure] is not None]
-            spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.4f}{spread}" if values else "-")
+        cells = [_spread([metrics[figure] for metrics in runs]) for figure in FIGURES]
         minutes = statistics.mean(metrics["minutes"] for metrics in runs)
-        lines.append(f"{name:<16}{len(runs):>6}" + "".join(f"{cell:>18}" for cell in cells) + f"{minutes:>10.1f}")
+        lines.append(f"{name:<24}{len(runs):>6}" + "".join(f"{cell:>18}" for cell in cells) + f"{minutes:>10.1f}")
+        groups = runs[0].get("accuracy_by_group", {})
+        for group in groups if len(groups) > 1 else ():
+            cell = _spread([metrics["accuracy_by_group"][group] for metrics in runs])
+            lines.append(f"  {group:<28}{cell:>18}")
     return "\n".join(lines)
+
+
+def _spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    spread = f" +- {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.4f}{spread}" if known else "-"

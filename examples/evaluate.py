@@ -158,6 +158,10 @@ def main() -> None:
         return
     metrics = evaluate_predictions(predictions, questions, counting=args.counting)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    print(tell(metrics))
+    if not all(prediction.get("probabilities") for prediction in predictions.values()):
+        print("No report: it needs the probabilities of each answer, and these predictions have none.")
+        return
     clips = {clip_id: place for place, clip_id in enumerate(data.clips["clip_id"][:])}
     page = write_report(
         folder / "report.html",
@@ -172,7 +176,7 @@ def main() -> None:
             "inputs": ", ".join(filter(inputs.get, PARTS)),
         },
     )
-    print(f"{tell(metrics)}\nReport: {page}")
+    print(f"Report: {page}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,13 @@ def test_a_recipe_that_fits_no_data_stops(tmp_path):
 
 
 def test_summary_gives_mean_and_spread_of_the_seeds():
-    runs = [{"accuracy": a, "miou": None, "asa": 0.25, "minutes": 2.0} for a in (0.5, 0.6)]
-    header, line = common.summary({"full": runs}).splitlines()
+    groups = [{"castle": a, "house": 1.0} for a in (0.2, 0.4)]
+    runs = [
+        {"accuracy": a, "miou": None, "asa": 0.25, "minutes": 2.0, "accuracy_by_group": group}
+        for a, group in zip((0.5, 0.6), groups, strict=True)
+    ]
+    header, line, castle, house = common.summary({"full": runs}).splitlines()
     assert header.split() == ["input", "seeds", "accuracy", "miou", "asa", "minutes"]
     assert line.split() == ["full", "2", "0.5500", "+-", "0.0707", "-", "0.2500", "+-", "0.0000", "2.0"]
+    assert castle.split() == ["castle", "0.3000", "+-", "0.1414"]
+    assert house.split() == ["house", "1.0000", "+-", "0.0000"]
