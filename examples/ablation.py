@@ -15,6 +15,7 @@ import logging
 import os
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from common import check_recipe_keys, merge, read_recipe, read_yaml, training_overrides, with_overrides
 from filelock import FileLock, Timeout
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="do and print these rows alone")
     args, rest = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would not see the other processes
     recipe = with_overrides(read_recipe(args.recipe), training_overrides(rest))
     rows, curves = read_rows(args.rows, recipe)
     if args.only:

@@ -28,11 +28,11 @@ from common import (
     training_overrides,
     with_overrides,
 )
-from modeling_videoqa.submissions import write_predictions
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
+from modeling_videoqa.submissions import write_predictions
 from modeling_videoqa.training import (
     answer_accuracy,
     log_hypothesis_distances,
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--backbone", help="keep this vision backbone in the models, so that they take video too")
     args, rest = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
+    PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would not see the other processes
     recipe = with_overrides(read_recipe(args.recipe), training_overrides(rest))
     data, features = load_inputs(recipe, args)
     vision = load_backbone(args.backbone, features) if args.backbone else (None, None)

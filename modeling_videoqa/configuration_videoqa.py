@@ -90,6 +90,8 @@ class VideoQAConfig(PreTrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
+        if not __name__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)  # that of a release; the installed package has registered its own
         code = VideoQAConfig.__init__.__code__
         _refuse_unknown_fields(kwargs, known=code.co_varnames[1 : code.co_argcount])
         self.text_config = _sub_config(text_config, "text_config", default="bert")
@@ -167,9 +169,9 @@ def _sub_config(value, name: str, default: str | None) -> PreTrainedConfig | Non
 def _refuse_unknown_fields(kwargs: dict, known: tuple[str, ...]) -> None:
     """A misspelt field would otherwise be kept silently and change nothing."""
     inherited = set(PreTrainedConfig().to_dict()) | {
-        "attn_implementation", "auto_map", "code_revision", "dtype", "experts_implementation", "id2label", "label2id",
-        "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype", "trust_remote_code",
-        "transformers_version",
+        "attn_implementation", "auto_map", "code_revision", "custom_pipelines", "dtype", "experts_implementation",
+        "id2label", "label2id", "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype",
+        "trust_remote_code", "transformers_version",
         "use_cache",  # Trainer writes it into the config of any model
     }  # fmt: skip
     for name in kwargs:

@@ -1,7 +1,7 @@
 """Question, choices, subtitles, objects and frames -> the batch of the model; the model's output -> answers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers.utils import is_torchvision_available
 from .decoder_videoqa import shared_decoder
 from .rows_videoqa import text_rows
 from .subtitles_videoqa import Sentence, make_segments, read_subtitles, segments_of_span, tidy_sentences, to_sentences
-from .video_videoqa import VIDEO_SUFFIXES, pixel_values, sample_times, select_frames
+from .video_videoqa import VIDEO_SUFFIXES, VideoInfo, pixel_values, sample_times, select_frames
 
 # Fields of the model's config that the input depends on; the processor carries the same names.
 INPUT_FIELDS = (
@@ -263,7 +263,7 @@ class VideoQAProcessor(ProcessorMixin):
                 f"{' and '.join(given)} came together. Allowed: one of video, frames and video_features, or none for "
                 "text only. Leave the others out."
             )
-        info = None if video is None else shared_decoder().probe(video)
+        info = None if video is None else self.probe_video(video)
         if duration is None and info is not None:
             duration = info.duration
         sentences = tidy_sentences(read_any_subtitles(subtitles), duration)
@@ -281,9 +281,10 @@ class VideoQAProcessor(ProcessorMixin):
             "sentence_times": np.array([(segment.start, segment.end) for segment in spoken], dtype=np.float32),
         }
         if info is not None:
-            frames, frame_times = self._decode(video, info, times)
+            frame_times, pictures = self.video_frames(video, info, times)
+            frames = list(pictures) or np.zeros((0, info.height, info.width, 3), np.uint8)
         if frames is not None:
-            frames = self._preprocess(np.asarray(frames))
+            frames = self.preprocess_frames(np.asarray(frames))
             _check_frame_times("frames", frames, frame_times)
             example.update(self._align(frames, frame_times, times, "pixel_values"))
         elif video_features is not None:
@@ -304,6 +305,69 @@ class VideoQAProcessor(ProcessorMixin):
         """
         self._check_features(features, frame_times)
         return self._align(np.asarray(features), frame_times, segment_times, "video_features")
+
+    # The steps of `prepare_clip` for a caller that encodes the frames itself, such as the pipeline.
+
+    def read_sentences(self, subtitles=None, video: str | Path | None = None) -> list[Sentence]:
+        """
+        Subtitles in any form; where `None` came, those of the video's own track.
+
+        Args:
+            subtitles (*optional*): As in [`__call__`].
+            video (`str` or `Path`, *optional*): Where to look for a track if there are no subtitles.
+
+        Returns:
+            `list[Sentence]`, empty where there are none.
+        """
+        if subtitles is None and video is not None:
+            return shared_decoder().subtitles(video)
+        return read_any_subtitles(subtitles)
+
+    def probe_video(self, video: str | Path) -> VideoInfo:
+        """Length, size and frame times of a video file, as `processing.video_videoqa.probe_video`."""
+        return shared_decoder().probe(video)
+
+    def video_frames(
+        self, video: str | Path, info: VideoInfo, segment_times: np.ndarray
+    ) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """
+        Only the frames that some segment needs, each once.
+
+        Args:
+            video (`str` or `Path`): Video file.
+            info (`VideoInfo`): From `probe_video`.
+            segment_times (`float array[num_segments, 2]`): Seconds.
+
+        Returns:
+            Their times in seconds, `(num_frames,)`, and as many RGB pictures `(height, width, 3)` uint8, one at a time.
+        """
+        candidates = sample_times(info, self.frame_rate)
+        index, mask = self.frame_places(candidates, segment_times)
+        wanted = candidates[np.unique(index[mask])]
+        return wanted, shared_decoder().frames(video, wanted)
+
+    def preprocess_frames(self, frames: np.ndarray) -> np.ndarray:
+        """RGB pictures `(num_frames, height, width, 3)` uint8 -> `(num_frames, 3, H, W)` for the vision backbone."""
+        if self.image_processor is None:
+            raise ValueError(
+                "A video or pictures came, but this processor has no frame_preprocessing. Allowed: features with "
+                "frame_times, or a processor with the image processor of the model's vision backbone. Extract "
+                "features first, or leave the video out for text only."
+            )
+        return pixel_values(frames, self.image_processor)
+
+    def frame_places(self, frame_times: np.ndarray, segment_times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Which frame stands in each place of the segments (METHOD.md, point 2).
+
+        Args:
+            frame_times (`float array[num_frames]`): Seconds, ascending.
+            segment_times (`float array[num_segments, 2]`): Seconds.
+
+        Returns:
+            The frame's number `(T, I)` and whether there is one `(T, I)`.
+        """
+        return select_frames(np.asarray(frame_times, np.float64), segment_times, self.num_frames, self.segment_span)
 
     def targets(
         self, segment_times: np.ndarray, label: int | None, num_choices: int, start=None, end=None
@@ -415,23 +479,6 @@ class VideoQAProcessor(ProcessorMixin):
             for row, real in zip(index, mask, strict=True)
         ]
 
-    def _decode(self, video, info, segment_times) -> tuple[np.ndarray, np.ndarray]:
-        """Only the frames that some segment needs."""
-        candidates = sample_times(info, self.frame_rate)
-        index, mask = select_frames(candidates, segment_times, self.num_frames, self.segment_span)
-        wanted = candidates[np.unique(index[mask])]
-        pictures = list(shared_decoder().frames(video, wanted))
-        return np.stack(pictures) if pictures else np.zeros((0, info.height, info.width, 3), np.uint8), wanted
-
-    def _preprocess(self, frames: np.ndarray) -> np.ndarray:
-        if self.image_processor is None:
-            raise ValueError(
-                "A video or pictures came, but this processor has no frame_preprocessing. Allowed: features with "
-                "frame_times, or a processor with the image processor of the model's vision backbone. Extract "
-                "features first, or leave the video out for text only."
-            )
-        return pixel_values(frames, self.image_processor)
-
     def _check_features(self, features, frame_times) -> None:
         features = np.asarray(features)
         if features.ndim != 2 or (self.video_feature_size is not None and features.shape[1] != self.video_feature_size):
@@ -448,9 +495,7 @@ class VideoQAProcessor(ProcessorMixin):
         _check_frame_times("video_features", features, frame_times)
 
     def _align(self, frames: np.ndarray, frame_times, segment_times: np.ndarray, key: str) -> dict[str, np.ndarray]:
-        index, mask = select_frames(
-            np.asarray(frame_times, np.float64), segment_times, self.num_frames, self.segment_span
-        )
+        index, mask = self.frame_places(frame_times, segment_times)
         aligned = np.zeros((*mask.shape, *frames.shape[1:]), np.float32)
         aligned[mask] = frames[index[mask]]
         return {key: aligned, "frame_mask": mask}
