@@ -12,12 +12,11 @@ Whoever finishes last, and every later call, writes `table.md`, `table.json`, an
 import argparse
 import json
 import logging
-import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from common import check_recipe_keys, merge, read_recipe, read_yaml, training_overrides, with_overrides
+from common import check_recipe_keys, merge, read_recipe, read_yaml, training_overrides, with_overrides, write_whole
 from filelock import FileLock, Timeout
 from tables import distance_curves, draw_distances, table_rows, to_markdown
 from train import add_arguments, load_inputs, run
@@ -71,7 +70,9 @@ def do_runs(rows: dict, seeds: list[int], data, features, output_dir: Path) -> b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add_arguments(parser)
     parser.add_argument("--rows", required=True, help="YAML file of the rows, such as examples/recipes/table5.yaml")
     parser.add_argument("--only", nargs="+", help="do and print these rows alone")
@@ -95,9 +96,8 @@ def main() -> None:
         return
     table = table_rows(rows, args.seeds, output_dir, data)
     markdown = to_markdown(table)
-    for name, text in (("table.json", json.dumps(table, indent=1)), ("table.md", markdown)):
-        (output_dir / f"{name}.part").write_text(text, encoding="utf-8")
-        os.replace(output_dir / f"{name}.part", output_dir / name)
+    write_whole(output_dir / "table.json", json.dumps(table, indent=1))
+    write_whole(output_dir / "table.md", markdown)
     if curves and set(curves) <= set(rows):
         titles = {name: row["title"] for name, row in rows.items()}
         draw_distances(distance_curves(curves, args.seeds, output_dir), titles, output_dir)

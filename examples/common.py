@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import platform
 import statistics
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
 
+from modeling_videoqa import VideoQAConfig
 from processing.decoder_videoqa import shared_decoder
 from processing.extraction import find_clips
 from processing.store import describe
@@ -81,7 +83,7 @@ def read_recipe(path: str | Path) -> dict:
     chain, paths = [read_yaml(path, "a recipe")], [Path(path)]
     while "base" in chain[-1]:
         paths.append(paths[-1].parent / str(chain[-1].pop("base")))
-        if paths[-1] in paths[:-1]:
+        if paths[-1].resolve() in {earlier.resolve() for earlier in paths[:-1]}:
             raise SystemExit(f"{path}: {paths[-1]} is its own base. Allowed: a chain of recipes that ends. Correct it.")
         chain.append(read_yaml(paths[-1], "a recipe"))
     recipe: dict = {}
@@ -97,6 +99,12 @@ def check_recipe_keys(recipe: dict, path) -> None:
     for name in ("model", "inputs", "stages"):
         if not isinstance(recipe[name], dict):
             raise SystemExit(f"{path}, {name}: {recipe[name]!r}. Allowed: a mapping. Correct it.")
+        if name != "model" and not recipe[name]:
+            raise SystemExit(f"{path}, {name}: nothing is left. Allowed: at least one. Add one, or take fewer away.")
+    try:
+        VideoQAConfig(**recipe["model"])  # now, and not when the last row of a table is reached
+    except (TypeError, ValueError) as error:
+        raise SystemExit(f"{path}, model: {error}") from error
     for name, inputs in recipe["inputs"].items():
         _check_keys(f"{path}, inputs, {name}", inputs, INPUT_KEYS, set())
     for name, stage in recipe["stages"].items():
@@ -155,14 +163,23 @@ def begin_run(folder: Path, recipe: dict) -> None:
             f"{folder} holds a run of another recipe. Allowed: the same recipe, which goes on where it was, or a new "
             "folder. Give another --output_dir, or remove that one."
         )
+    if (folder / "metrics.json").exists():  # finished, by the versions that are noted there
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(recipe, sort_keys=False))
     cuda = torch.cuda.is_available()
     versions = {name: version(name) for name in PACKAGES} | {
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
     (folder / "versions.json").write_text(json.dumps(versions, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never half there, even if the process is killed or another one writes it too."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def load_backbone(name: str, features) -> tuple:

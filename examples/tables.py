@@ -56,11 +56,12 @@ def table_rows(rows: dict[str, dict], seeds: list[int], output_dir: Path, data) 
         }
         entry["minutes"] = [json.loads((folder / "metrics.json").read_text())["minutes"] for folder in folders]
         entry["intervals"] = {key: _interval(values, clips) for key, values in means[name].items()}
-        against = row.get("against")
+        table.append(entry)
+    for entry in table:  # now that the means of all rows are there
+        name, against = entry["row"], rows[entry["row"]].get("against")
         if against in means:
             tests = {key: _test(means[against][key], values, clips) for key, values in means[name].items()}
             entry["against"] = {"row": against, **tests}
-        table.append(entry)
     return table
 
 

@@ -27,8 +27,10 @@ from common import (
     summary,
     training_overrides,
     with_overrides,
+    write_whole,
 )
-from transformers import Trainer, TrainingArguments, set_seed
+from safetensors.torch import load_file
+from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.metrics import evaluate_predictions
@@ -40,6 +42,7 @@ from modeling_videoqa.training import (
     native_bf16,
     parameter_groups,
     predict,
+    unsharded,
 )
 from processing import EpochCallback, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa, open_features
 
@@ -90,11 +93,12 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
     optimizer = None  # Trainer's own, unless what is new in the model has a learning rate of its own
     if "head_learning_rate" in stage:
         groups = parameter_groups(model, args.learning_rate, stage["head_learning_rate"])
-        optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        optimizer = kind, {**settings, "params": groups, "weight_decay": args.weight_decay}
     trainer = Trainer(
         model=model,
         args=args,
-        optimizers=(optimizer, None),
+        optimizer_cls_and_kwargs=optimizer,
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         data_collator=collator,
@@ -103,7 +107,14 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
     )
     log_loss_parts(trainer)
     log_hypothesis_distances(trainer)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    checkpoint = last_checkpoint(folder)
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
+    if state and state.global_step >= state.max_steps:  # Trainer would take one more step
+        kept = state.best_model_checkpoint if args.load_best_model_at_end else None
+        model.load_state_dict(load_file(folder / Path(kept or checkpoint).name / "model.safetensors"))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
 
@@ -135,6 +146,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         trainer = train_stage(model, processor, datasets, stage, folder / name, seed)
         if state.is_main_process:
             (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+        model = unsharded(model).to(trainer.args.device)
     minutes = (time.perf_counter() - began) / 60
     validation = datasets["validation"]
     predictions = predict(model, processor, validation, subtitles=validation.subtitles, bf16=trainer.args.bf16)
@@ -143,7 +155,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_predictions(folder / "predictions.jsonl", predictions)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))  # the last file: the run is finished
     state.wait_for_everyone()
     return metrics
 
@@ -169,7 +181,9 @@ def load_inputs(recipe: dict, args: argparse.Namespace):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add_arguments(parser)
     parser.add_argument("--backbone", help="keep this vision backbone in the models, so that they take video too")
     args, rest = parser.parse_known_args()

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
@@ -183,6 +185,28 @@ def parameter_groups(model, learning_rate: float, head_learning_rate: float) -> 
         if parameter.requires_grad:
             groups["text_encoder." in name].append(parameter)
     return [{"params": groups[True], "lr": learning_rate}, {"params": groups[False], "lr": head_learning_rate}]
+
+
+def unsharded(model):
+    """
+    What FSDP left of a model, put together again: for the next stage, for [`predict`] and for `save_pretrained`. All
+    processes have to call it, and each gets the whole model.
+
+    Args:
+        model ([`VideoQAForMultipleChoice`]): After training; where it is not sharded, it comes back as it is.
+
+    Returns:
+        [`VideoQAForMultipleChoice`]
+    """
+    if not isinstance(model, FSDPModule):
+        return model
+    weights = {
+        name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in model.state_dict().items()
+    }
+    # fully_shard put a class of its own before the model's.
+    whole = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))(model.config)
+    whole.load_state_dict(weights)
+    return whole.to(model.device).train(model.training)
 
 
 def answer_accuracy(prediction) -> dict[str, float]:

@@ -8,7 +8,17 @@ import torch
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_videoqa import training
-from modeling_videoqa.training import LOSS_PARTS, answer_accuracy, log_loss_parts, native_bf16, predict
+from modeling_videoqa.training import (
+    LOSS_PARTS,
+    answer_accuracy,
+    hypothesis_distances,
+    log_hypothesis_distances,
+    log_loss_parts,
+    native_bf16,
+    parameter_groups,
+    predict,
+    unsharded,
+)
 
 WEIGHTS = {"qa_loss": 1.0, "span_loss": 0.2, "contrastive_loss": 0.1}
 
@@ -142,6 +152,122 @@ def test_a_second_run_of_the_same_trainer_starts_afresh(make_model, make_questio
         trainer.train()  # three steps: the third is in no entry
         (entry,) = training_logs(trainer)
         assert sum(WEIGHTS[name] * entry[name] for name in LOSS_PARTS) == pytest.approx(entry["loss"], rel=1e-4)
+
+
+# --- distances between the hypotheses, Figure 3
+
+
+def test_hypothesis_distances_by_hand():
+    hypotheses = torch.tensor(
+        [
+            [[3.0, 0.0], [3.0, 4.0], [8.0, 0.0]],
+            [[1.0, 1.0], [4.0, 5.0], [1.0, 2.0]],
+            [[9.0, 9.0], [9.0, 9.0], [9.0, 9.0]],  # without a label
+        ]
+    )
+    found = hypothesis_distances(hypotheses, torch.tensor([0, 2, -100]))
+    # The nearest is another one in each of the two distances.
+    # First, from (3, 0): (3, 4) lies 4 away, cosine 3/5; (8, 0) lies 5 away in the same direction.
+    # Second, from (1, 2): (1, 1) lies 1 away, cosine 3/sqrt(10); (4, 5) lies sqrt(18) away, cosine 14/sqrt(205).
+    assert found["euclidean_distance"].tolist() == pytest.approx([4.0, 1.0])
+    assert found["cosine_distance"].tolist() == pytest.approx([0.0, 1 - 14 / 205**0.5], abs=1e-6)
+    assert 14 / 205**0.5 > 3 / 10**0.5
+    nothing = hypothesis_distances(hypotheses[2:], torch.tensor([-100]))
+    assert [len(values) for values in nothing.values()] == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hypothesis_distances_are_float32_and_leave_their_input_as_it_is(dtype):
+    hypotheses = torch.randn(4, 5, 6).to(dtype)
+    before = hypotheses.clone()
+    for values in hypothesis_distances(hypotheses, torch.tensor([0, 1, 2, 3])).values():
+        assert values.dtype == torch.float32
+        assert (values > 0).all()
+        assert torch.isfinite(values).all()
+    assert torch.equal(hypotheses, before)
+
+
+def distances_of(model, questions):
+    """Distances of the questions under a model as it is."""
+    batch, seen = stack(questions), []
+    hook = model.base_model.register_forward_hook(lambda module, args, output: seen.append(output.hypotheses))
+    with torch.no_grad():
+        model(**batch)
+    hook.remove()
+    return hypothesis_distances(*seen, batch["labels"])
+
+
+def test_distances_are_logged_as_means_over_the_questions(make_model, make_questions, make_trainer):
+    model, questions = make_model(), make_questions(8)
+    expected = distances_of(model, questions)
+    trainer = make_trainer(
+        model, questions, per_device_train_batch_size=2, gradient_accumulation_steps=2, logging_steps=2,
+        learning_rate=0.0, train_sampling_strategy="sequential", evaluated=make_questions(5, seed=9),
+        eval_strategy="steps", eval_steps=1,
+    )  # fmt: skip
+    log_loss_parts(trainer)
+    log_hypothesis_distances(trainer)
+    trainer.train()
+    (entry,) = training_logs(trainer)
+    for name, values in expected.items():
+        assert entry[name] == pytest.approx(values.mean().item(), rel=1e-4)
+    assert sum(WEIGHTS[name] * entry[name] for name in LOSS_PARTS) == pytest.approx(entry["loss"], rel=1e-4)
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert evaluations
+    assert not any(set(expected) & set(entry) for entry in evaluations)
+
+
+def test_whoever_reports_the_log_sees_the_distances_and_the_hooks_go_with_the_training(
+    make_model, make_questions, make_trainer
+):
+    seen, model = [], make_model(contrastive_loss_weight=0)  # the row of Figure 3 without it has them too
+
+    class Report(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append(set(logs))
+
+    trainer = make_trainer(model, make_questions(4), callbacks=[Report()], per_device_train_batch_size=2)
+    log_hypothesis_distances(trainer)
+    trainer.train()
+    names = {"euclidean_distance", "cosine_distance"}
+    assert [names <= logs for logs in seen] == [True, True, False]  # the last is the summary
+    assert not model.base_model._forward_hooks
+
+
+def test_a_batch_without_labels_adds_no_distance(make_model, make_questions, make_trainer):
+    questions = make_questions(4)
+    for question in questions[2:]:
+        question["labels"] = torch.tensor(-100)
+    expected = distances_of(make_model(), questions[:2])["euclidean_distance"].mean()
+    trainer = make_trainer(
+        make_model(), questions, per_device_train_batch_size=2, logging_steps=2, learning_rate=0.0,
+        train_sampling_strategy="sequential",
+    )  # fmt: skip
+    log_hypothesis_distances(trainer)
+    trainer.train()
+    (entry,) = training_logs(trainer)
+    assert entry["euclidean_distance"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+# --- groups of parameters; models that FSDP did not touch
+
+
+def test_every_trained_parameter_is_in_one_group(make_model):
+    model = make_model(num_tuned_text_layers=1)
+    encoder, head = parameter_groups(model, 1e-4, 1e-3)
+    assert (encoder["lr"], head["lr"]) == (1e-4, 1e-3)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    places = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [{places[id(parameter)] for parameter in group["params"]} for group in (encoder, head)]
+    assert found[0] | found[1] == trained
+    assert found[0] == {name for name in trained if "text_encoder" in name}
+    assert found[0]
+    assert found[1]
+
+
+def test_a_model_that_is_whole_stays_itself(make_model):
+    model = make_model()
+    assert unsharded(model) is model
 
 
 # --- accumulation
