@@ -78,7 +78,8 @@ def tell(metrics: Mapping) -> str:
     for name in ("accuracy", "miou", "asa"):
         if metrics[name] is not None:
             lines.append(line(name, metrics[name], metrics["intervals"][name]))
-    lines += [line(f"accuracy, {group}", value) for group, value in metrics["accuracy_by_group"].items()]
+    for group, value in metrics["accuracy_by_group"].items():
+        lines.append(line(f"accuracy, {group}", value, metrics["intervals_by_group"][group]))
     lines += [line(f"R@{threshold}", value) for threshold, value in (metrics["recall_at_iou"] or {}).items()]
     told = (
         f"{metrics['questions']} questions, {metrics['questions_with_span']} with a span, {metrics['missing']} missing"

@@ -285,7 +285,8 @@ def evaluate_predictions(
 
     Returns:
         `accuracy`, `accuracy_by_group` (a dict), `miou`, `asa`, `recall_at_iou` (share by threshold, "0.1" to "0.9");
-        `intervals`, `{"accuracy": [low, high], "miou": ..., "asa": ...}`, 95% by `clip_bootstrap`; and the counts
+        `intervals`, `{"accuracy": [low, high], "miou": ..., "asa": ...}`, 95% by `clip_bootstrap`, and
+        `intervals_by_group`, of the accuracy of each group; and the counts
         `questions` and `questions_with_span`, which accuracy and mIoU are means over, and `missing`, questions with a
         label but without a prediction. What needs spans is None where no question has one.
 
@@ -328,9 +329,14 @@ def evaluate_predictions(
     for name, (values, known) in figures.items():
         means[name] = float(values[known].mean()) if known.any() else None
         intervals[name] = list(clip_bootstrap(values[known], clips[known])) if known.any() else None
+    groups = np.array([row["group"] for row in rows])
     return {
         "accuracy": means["accuracy"],
-        "accuracy_by_group": accuracy_by_group(chosen, labels, [row["group"] for row in rows]),
+        "accuracy_by_group": accuracy_by_group(chosen, labels, groups),
+        "intervals_by_group": {
+            str(group): list(clip_bootstrap(correct[groups == group], clips[groups == group]))
+            for group in np.unique(groups)
+        },
         "miou": means["miou"],
         "asa": means["asa"],
         "recall_at_iou": _recalls(iou[located], counting) if located.any() else None,

@@ -113,6 +113,10 @@ def test_evaluate_predictions_by_hand():
     result = evaluate_predictions(predictions, rows)
     for name, (low, high) in result.pop("intervals").items():
         assert 0 <= low < result[name] < high <= 1
+    by_group = result.pop("intervals_by_group")
+    assert by_group["castle"] == [0.0, 0.0]  # a single question
+    assert 0 <= by_group["house"][0] < 0.75 < by_group["house"][1] <= 1
+    assert by_group.keys() == {"castle", "house"}
     assert result == {
         "accuracy": 0.6,
         "accuracy_by_group": {"castle": 0.0, "house": 0.75},
