@@ -100,9 +100,9 @@ def to_markdown(table: list[dict]) -> str:
         lines.append(cells)
     seeds, questions = len(table[0]["seeds"]), table[0]["questions"]
     note = (
-        f"Percent on {questions} questions, mean +- standard deviation of {seeds} seeds. In brackets the 95% interval "
-        "of that mean, by bootstrap over clips. Differences from the row named, with their interval and p by sign "
-        "flips over clips of the mean over seeds. Minutes of training a run."
+        f"Percent on {questions} questions, mean +- standard deviation over seeds ({seeds}). In brackets the 95% "
+        "interval of that mean, by bootstrap over clips. Differences from the row named, with their interval and p by "
+        "sign flips over clips of the mean over seeds. Minutes of training a run."
     )
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + f"\n\n{note}\n"
 
@@ -120,7 +120,8 @@ def _compared(test: dict | None) -> list[str]:
     if test is None:
         return ["", ""]
     low, high = test["interval"]
-    return [f"{100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", f"{test['p_value']:.3f}"]
+    p_value = f"{test['p_value']:.3f}" if test["p_value"] >= 0.001 else "< 0.001"
+    return [f"{100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", p_value]
 
 
 def distance_curves(names: list[str], seeds: list[int], output_dir: Path, stage: str = "main") -> list[dict]:

@@ -130,7 +130,7 @@ def test_the_table_as_markdown(folder):
     assert full[11] == "3.5"
     assert plain[1].startswith("62.5 +- 17.7 [")
     assert plain[6:11] == [""] * 5
-    assert "Percent on 4 questions, mean +- standard deviation of 2 seeds." in lines[5]
+    assert "Percent on 4 questions, mean +- standard deviation over seeds (2)." in lines[5]
 
 
 def test_a_single_seed_and_a_single_group_and_no_span(folder):
