@@ -170,7 +170,7 @@ def begin_run(folder: Path, recipe: dict) -> None:
     cuda = torch.cuda.is_available()
     versions = {name: version(name) for name in PACKAGES} | {
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, threads: {torch.get_num_threads()}",
     }
     (folder / "versions.json").write_text(json.dumps(versions, indent=1))
 
