@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from common import check_recipe_keys, merge, read_recipe, read_yaml, training_overrides, with_overrides, write_whole
+from common import check_recipe_keys, merge, read_recipe, read_yaml, training_overrides, with_overrides
 from filelock import FileLock, Timeout
 from tables import distance_curves, draw_distances, table_rows, to_markdown
 from train import add_arguments, load_inputs, run
+
+from modeling_videoqa.files import write_whole
 
 ROW_KEYS = {"title", "input", "against", "model", "text_config", "stages"}
 
@@ -85,9 +87,7 @@ def main() -> None:
         if set(args.only) - set(rows):
             raise SystemExit(f"--only {args.only}. Allowed: rows of {args.rows}, {list(rows)}. Correct it.")
         rows = {name: row for name, row in rows.items() if name in args.only}
-    used = {name: row["inputs"] for name, row in rows.items()}
-    spans = max(row["recipe"]["model"].get("span_loss_weight", 0.2) for row in rows.values())
-    data, features = load_inputs({**recipe, "inputs": used, "model": {"span_loss_weight": spans}}, args)
+    data, features = load_inputs([row["recipe"] for row in rows.values()], args)
     output_dir = Path(args.output_dir)
     if not do_runs(rows, args.seeds, data, features, output_dir):
         print("Other processes are still at work on the rest; the last one writes the table.")

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
 import platform
 import statistics
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
 
 from modeling_videoqa import VideoQAConfig
+from modeling_videoqa.files import write_whole
 from processing.decoder_videoqa import shared_decoder
 from processing.extraction import find_clips
 from processing.store import describe
@@ -107,9 +107,9 @@ def check_recipe_keys(recipe: dict, path) -> None:
         raise SystemExit(f"{path}, model: {error}") from error
     for name, inputs in recipe["inputs"].items():
         _check_keys(f"{path}, inputs, {name}", inputs, INPUT_KEYS, set())
+    allowed = {field.name for field in dataclasses.fields(TrainingArguments)}
     for name, stage in recipe["stages"].items():
         _check_keys(f"{path}, stages, {name}", stage, {"training"}, STAGE_KEYS)
-        allowed = {field.name for field in dataclasses.fields(TrainingArguments)}
         _check_keys(f"{path}, stages, {name}, training", stage["training"], set(), allowed)
 
 
@@ -172,14 +172,7 @@ def begin_run(folder: Path, recipe: dict) -> None:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, threads: {torch.get_num_threads()}",
     }
-    (folder / "versions.json").write_text(json.dumps(versions, indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never half there, even if the process is killed or another one writes it too."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(folder / "versions.json", json.dumps(versions, indent=1))
 
 
 def load_backbone(name: str, features) -> tuple:
@@ -208,6 +201,12 @@ def frames_of(folder: str):
         return [Image.fromarray(pictures[place]) if place in pictures else None for place in range(len(times))]
 
     return frames
+
+
+def subtitles_of(data):
+    """What the report asks for sentences: `clip_id -> sentences`; the table of clips stays where it is."""
+    places = {clip_id: place for place, clip_id in enumerate(data.clips["clip_id"][:])}
+    return lambda clip_id: data.clips[places[clip_id]]["subtitles"]
 
 
 def summary(results: dict[str, list[dict]]) -> str:

@@ -8,7 +8,7 @@ Without `--qids`: the questions that the last model answers and the first does n
 
 import argparse
 
-from common import frames_of
+from common import frames_of, subtitles_of
 
 from modeling_videoqa.report import write_comparison
 from modeling_videoqa.submissions import read_predictions
@@ -41,19 +41,19 @@ def main() -> None:
     questions = data.questions[args.split]
     files = dict(entry.split("=", 1) for entry in args.predictions)
     models = {name: read_predictions(file, questions, allow_missing=True) for name, file in files.items()}
-    qids = args.qids or gained(*[list(models.values())[place] for place in (0, -1)], questions)[: args.count]
+    answers = list(models.values())
+    qids = args.qids or gained(answers[0], answers[-1], questions)[: args.count]
     if not qids:
         raise SystemExit(
             "There is no question that the last model answers and the first does not. Allowed: two models of which "
             "that holds, or --qids. Name the questions to show."
         )
-    clips = {clip_id: place for place, clip_id in enumerate(data.clips["clip_id"][:])}
     page = write_comparison(
         args.output,
         models,
         questions,
         qids,
-        subtitles=lambda clip_id: data.clips[clips[clip_id]]["subtitles"],
+        subtitles=subtitles_of(data),
         frames=frames_of(args.videos) if args.videos else None,
     )
     print(page)

@@ -6,7 +6,6 @@ its saved folder, and answers a question about an .mp4 and an .srt. Report: OUTP
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from common import read_recipe
 from train import run
 from transformers import AutoModelForMultipleChoice, AutoProcessor, ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
+from modeling_videoqa.files import write_whole
 from processing import FeatureStore, extract_features, load_videoqa
 from processing.mini_corpus import NUM_CHOICES, write_mini_corpus
 from processing.mini_drawing import BACKGROUND
@@ -83,9 +83,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - began, 1),
         "answered": answered,
     }
-    part = output_dir / "report.json.part"
-    part.write_text(json.dumps(report, indent=2))
-    os.replace(part, output_dir / "report.json")
+    write_whole(output_dir / "report.json", json.dumps(report, indent=2))
     kinds = "   ".join(f"{kind} {value:.2f}" for kind, value in sorted(report["accuracy_by_kind"].items()))
     print(
         f"\n{len(data.questions['validation'])} questions about {args.val_clips} clips that the model has never seen:"

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from common import frames_of, read_yaml
+from common import frames_of, read_yaml, subtitles_of
 from transformers import AutoConfig, AutoProcessor
 
 from modeling_videoqa import VideoQAForMultipleChoice
+from modeling_videoqa.files import write_whole
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.report import write_report
 from modeling_videoqa.submissions import (
@@ -63,8 +64,9 @@ def load_model(folder: str, features):
             f"Features came, but {folder} is a model of text alone. Allowed: a model with video, or no features. "
             "Leave --features out."
         )
-    device = PartialState(cpu=not torch.cuda.is_available()).device
-    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), AutoProcessor.from_pretrained(folder)
+    return VideoQAForMultipleChoice.from_pretrained(folder).to(PartialState().device), AutoProcessor.from_pretrained(
+        folder
+    )
 
 
 def tell(metrics: Mapping) -> str:
@@ -128,6 +130,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would not see the other processes
     name, inputs = trained_on(args.model)
     name = args.data or name
     if name is None:
@@ -149,7 +152,6 @@ def main() -> None:
     if not PartialState().is_main_process:
         return
     folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.jsonl", predictions)
     if args.submission:
         meta = read_meta(args.meta)
@@ -158,17 +160,16 @@ def main() -> None:
         print(f"{len(predictions)} answers, no labels to compare them with: {folder / 'predictions.jsonl'}")
         return
     metrics = evaluate_predictions(predictions, questions, counting=args.counting)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
     print(tell(metrics))
     if not all(prediction.get("probabilities") for prediction in predictions.values()):
         print("No report: it needs the probabilities of each answer, and these predictions have none.")
         return
-    clips = {clip_id: place for place, clip_id in enumerate(data.clips["clip_id"][:])}
     page = write_report(
         folder / "report.html",
         predictions,
         questions,
-        subtitles=lambda clip_id: data.clips[clips[clip_id]]["subtitles"],
+        subtitles=subtitles_of(data),
         frames=frames_of(args.videos) if args.videos else None,
         title=f"{name}, {args.split}",
         facts={

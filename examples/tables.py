@@ -7,22 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_videoqa.metrics import clip_bootstrap, evaluate_predictions, paired_clip_test, temporal_iou
+from modeling_videoqa.metrics import clip_bootstrap, evaluate_predictions, paired_clip_test, question_scores
 from modeling_videoqa.submissions import read_predictions
 
 DISTANCES = ("euclidean_distance", "cosine_distance")
-
-
-def question_figures(predictions: dict, rows: list[dict]) -> dict[str, np.ndarray]:
-    """For each question whether the answer is right, and the IoU of the span: NaN where the question has none."""
-    right = np.array([row["qid"] in predictions and predictions[row["qid"]]["label"] == row["label"] for row in rows])
-    iou = np.full(len(rows), np.nan)
-    located = [i for i, row in enumerate(rows) if row["start"] is not None and row["end"] is not None]
-    if located:
-        spans = [[predictions.get(rows[i]["qid"], {}).get(key, np.nan) for key in ("start", "end")] for i in located]
-        truth = [(rows[i]["start"], rows[i]["end"]) for i in located]
-        iou[located] = temporal_iou(np.array(spans, dtype=np.float64), truth)
-    return {"accuracy": right.astype(np.float64), "miou": iou}
 
 
 def table_rows(rows: dict[str, dict], seeds: list[int], output_dir: Path, data) -> list[dict]:
@@ -37,17 +25,16 @@ def table_rows(rows: dict[str, dict], seeds: list[int], output_dir: Path, data) 
         data: the data set; its validation split is what the predictions are for.
     """
     split = list(data.questions["validation"])
-    questions = [row for row in split if row["label"] is not None]
-    clips = [row["clip_id"] for row in questions]
+    clips = np.array([row["clip_id"] for row in split if row["label"] is not None])
     means: dict[str, dict[str, np.ndarray]] = {}
     table = []
     for name, row in rows.items():
         folders = [output_dir / name / f"seed_{seed}" for seed in seeds]
         found = [read_predictions(folder / "predictions.jsonl", split) for folder in folders]
         per_seed = [evaluate_predictions(predictions, split) for predictions in found]
-        per_question = [question_figures(predictions, questions) for predictions in found]
-        means[name] = {key: np.mean([figures[key] for figures in per_question], axis=0) for key in per_question[0]}
-        entry = {"row": name, "title": row["title"], "seeds": seeds, "questions": len(questions)}
+        scores = zip(*(question_scores(predictions, split) for predictions in found), strict=True)
+        means[name] = {key: np.mean(values, axis=0) for key, values in zip(("accuracy", "miou"), scores, strict=True)}
+        entry = {"row": name, "title": row["title"], "seeds": seeds, "questions": len(clips)}
         for figure in ("accuracy", "miou", "asa"):
             entry[figure] = [metrics[figure] for metrics in per_seed]
         entry["by_group"] = {
@@ -65,21 +52,17 @@ def table_rows(rows: dict[str, dict], seeds: list[int], output_dir: Path, data) 
     return table
 
 
-def _interval(values: np.ndarray, clips: list[str]) -> list[float] | None:
+def _interval(values: np.ndarray, clips: np.ndarray) -> list[float] | None:
     known = ~np.isnan(values)
-    return list(clip_bootstrap(values[known], _of(clips, known))) if known.any() else None
+    return list(clip_bootstrap(values[known], clips[known])) if known.any() else None
 
 
-def _test(first: np.ndarray, second: np.ndarray, clips: list[str]) -> dict | None:
+def _test(first: np.ndarray, second: np.ndarray, clips: np.ndarray) -> dict | None:
     known = ~(np.isnan(first) | np.isnan(second))
     if not known.any():
         return None
-    difference, interval, p_value = paired_clip_test(first[known], second[known], _of(clips, known))
+    difference, interval, p_value = paired_clip_test(first[known], second[known], clips[known])
     return {"difference": difference, "interval": list(interval), "p_value": p_value}
-
-
-def _of(clips: list[str], known: np.ndarray) -> list[str]:
-    return [clip for clip, keep in zip(clips, known, strict=True) if keep]
 
 
 def to_markdown(table: list[dict]) -> str:

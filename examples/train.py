@@ -27,12 +27,12 @@ from common import (
     summary,
     training_overrides,
     with_overrides,
-    write_whole,
 )
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
 from modeling_videoqa import VideoQAForMultipleChoice
+from modeling_videoqa.files import write_whole
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.submissions import write_predictions
 from modeling_videoqa.training import (
@@ -170,13 +170,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
 
 
-def load_inputs(recipe: dict, args: argparse.Namespace):
-    """The data set and the features that the recipe needs."""
-    # What no input of the recipe reads need not be there.
-    unused = {part: False for part in ("subtitles", "objects") if not any(i[part] for i in recipe["inputs"].values())}
-    data = load_videoqa(recipe["data"], args.data_dir, **unused)
+def load_inputs(recipes: list[dict], args: argparse.Namespace):
+    """The data set and the features that recipes for one data set need, checked against each of them."""
+    inputs = [inputs for recipe in recipes for inputs in recipe["inputs"].values()]
+    # What no input reads need not be there.
+    unused = {part: False for part in ("subtitles", "objects") if not any(used[part] for used in inputs)}
+    data = load_videoqa(recipes[0]["data"], args.data_dir, **unused)
     features = open_features(args.features, args.frame_rate) if args.features else None
-    check_recipe(recipe, data, features)
+    for recipe in recipes:
+        check_recipe(recipe, data, features)
     return data, features
 
 
@@ -190,7 +192,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the loaders tell what they found
     PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would not see the other processes
     recipe = with_overrides(read_recipe(args.recipe), training_overrides(rest))
-    data, features = load_inputs(recipe, args)
+    data, features = load_inputs([recipe], args)
     vision = load_backbone(args.backbone, features) if args.backbone else (None, None)
     output_dir = Path(args.output_dir)
     results = {

@@ -320,7 +320,7 @@ def is_hub_name(name: str) -> bool:
     Example:
 
     ```python
-    >>> is_hub_name("google-bert/bert-base-uncased"), is_hub_name("/home/me/bert")
+    >>> is_hub_name("google-bert/bert-base-uncased"), is_hub_name("folder/of/bert")
     (True, False)
     ```
     """

@@ -316,10 +316,7 @@ def evaluate_predictions(
     table = {row["qid"]: row for row in questions}
     checked = _checked_predictions(predictions, table, may_be_unknown=counting == "dramaqa")
     rows = _counted_rows(table, checked, counting)
-    nothing = (-1, math.nan, math.nan)
-    answers = [checked.get(row["qid"], nothing) for row in rows]
-    chosen, labels = np.array([answer[0] for answer in answers]), np.array([row["label"] for row in rows])
-    iou, located = _iou_of_rows(rows, answers)
+    chosen, labels, iou, located = _scores(rows, checked)
     if counting == "tvqa_plus" and any(_has_span(row) for row in table.values()):
         located[:] = True
     correct, everything = _correct(chosen, labels), np.ones(len(rows), dtype=bool)
@@ -345,6 +342,34 @@ def evaluate_predictions(
         "questions_with_span": int(located.sum()),
         "missing": sum(row["label"] is not None and qid not in checked for qid, row in table.items()),
     }
+
+
+def question_scores(
+    predictions: Mapping[str, Mapping[str, Any]], questions: Iterable[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `evaluate_predictions` takes its means of, for tests and intervals over several models.
+
+    Args:
+        predictions: as in `evaluate_predictions`.
+        questions: rows of the table of questions, or the table itself.
+
+    Returns:
+        bool (num_labelled,), whether the answer is right, and float64 (num_labelled,), the IoU of the span, NaN where
+        the question has none: of the questions with a label, in their order.
+
+    Raises:
+        ValueError: as in `evaluate_predictions`.
+
+    Example:
+        >>> row = {"qid": "1", "clip_id": "x", "choices": ["a", "b"], "label": 0, "start": 2.0, "end": 6.0}
+        >>> correct, iou = question_scores({"1": {"label": 0, "start": 3.0, "end": 6.0}}, [row])
+        >>> correct.tolist(), iou.tolist()
+        ([True], [0.75])
+    """
+    table = {row["qid"]: row for row in questions}
+    checked = _checked_predictions(predictions, table, may_be_unknown=False)
+    chosen, labels, iou, located = _scores(_counted_rows(table, checked, "questions"), checked)
+    return _correct(chosen, labels), np.where(located, iou, np.nan)
 
 
 def check_prediction(prediction: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, float, float]:
@@ -440,13 +465,16 @@ def _has_span(row: Mapping[str, Any]) -> bool:
     return row["start"] is not None and row["end"] is not None
 
 
-def _iou_of_rows(
-    rows: list[Mapping[str, Any]], answers: list[tuple[int, float, float]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """IoU, 0 without a true span, and whether there is one: (num_questions,) both."""
+def _scores(
+    rows: list[Mapping[str, Any]], checked: Mapping[str, tuple[int, float, float]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and true choice, IoU (0 without a true span), and whether there is a true span: (num_rows,) each."""
+    answers = [checked.get(row["qid"], (-1, math.nan, math.nan)) for row in rows]
+    chosen, labels = np.array([answer[0] for answer in answers]), np.array([row["label"] for row in rows])
     located = np.array([_has_span(row) for row in rows])
     truth = np.array([(row["start"], row["end"]) if _has_span(row) else (0.0, 0.0) for row in rows])
-    return temporal_iou([answer[1:] for answer in answers], truth), located  # a true span of zero length gives 0
+    iou = temporal_iou([answer[1:] for answer in answers], truth)  # a true span of zero length gives 0
+    return chosen, labels, iou, located
 
 
 def _recalls(iou: np.ndarray, counting: str) -> dict[str, float]:

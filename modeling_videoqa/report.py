@@ -19,6 +19,7 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 from PIL import Image
 
+from .files import write_whole
 from .metrics import check_prediction, evaluate_predictions, temporal_iou
 from .report_template import TEMPLATES
 
@@ -329,7 +330,7 @@ def write_report(
             confident=[card(qid) for qid in lists[1]],
         )
     )
-    return _write_whole(path, html)
+    return write_whole(path, _encoded(html))
 
 
 def write_comparison(
@@ -382,7 +383,7 @@ def write_comparison(
     html = (
         _environment().get_template("comparison.html").render(title=title, facts=None, names=list(models), cards=cards)
     )
-    return _write_whole(path, html)
+    return write_whole(path, _encoded(html))
 
 
 # --- computing
@@ -611,14 +612,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _write_whole(path: str | os.PathLike, html: str) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        # A lone half of a character, which JSON can hold and UTF-8 cannot, becomes a question mark.
-        part.write_bytes(html.encode("utf-8", errors="replace"))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+def _encoded(html: str) -> bytes:
+    # A lone half of a character, which JSON can hold and UTF-8 cannot, becomes a question mark.
+    return html.encode("utf-8", errors="replace")

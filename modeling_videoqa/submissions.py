@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import write_whole
 from .metrics import check_prediction
 
 Predictions = Mapping[str, Mapping[str, Any]]
@@ -66,7 +67,7 @@ def write_predictions(path: str | os.PathLike, predictions: Predictions) -> Path
                 f"give None for an unknown time."
             ) from error
         lines.append(line + "\n")
-    return _write_whole(path, "".join(lines).encode())
+    return write_whole(path, "".join(lines).encode())
 
 
 def read_predictions(
@@ -174,7 +175,7 @@ def write_tvqa_submission(
             entry = zipfile.ZipInfo(name)  # always of 1980: the same input gives the same bytes
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, json.dumps(content), zipfile.ZIP_DEFLATED)
-    return _write_whole(path, buffer.getvalue())
+    return write_whole(path, buffer.getvalue())
 
 
 def read_tvqa_submission(path: str | os.PathLike) -> dict[str, dict[str, dict[str, int]]]:
@@ -250,7 +251,7 @@ def write_tvqa_plus_submission(path: str | os.PathLike, predictions: Predictions
                 f"take a model with a span head, or give the whole clip."
             )
     content = {str(qid): [[start, end], label] for qid, (label, start, end) in answers.items()}
-    return _write_whole(path, json.dumps({"ts_answer": content, "raw_bbox": []}).encode())
+    return write_whole(path, json.dumps({"ts_answer": content, "raw_bbox": []}).encode())
 
 
 def read_tvqa_plus_submission(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -312,7 +313,7 @@ def write_dramaqa_submission(path: str | os.PathLike, predictions: Predictions, 
     """
     answers = _complete(predictions, questions, "DramaQA")
     content = [{"correct_idx": label, "qid": qid} for qid, (label, _, _) in answers.items()]
-    return _write_whole(path, json.dumps(content).encode())
+    return write_whole(path, json.dumps(content).encode())
 
 
 def read_dramaqa_submission(path: str | os.PathLike) -> dict[str, dict[str, int]]:
@@ -446,15 +447,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"a value of type {type(value).__name__} came")
-
-
-def _write_whole(path: str | os.PathLike, content: bytes) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
