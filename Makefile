@@ -13,7 +13,7 @@ help:
 	@echo "make demo   train on the mini corpus and answer a question, about 5 minutes on 2 cores"
 	@echo "make test   the whole test suite, at most 8 minutes on 2 cores"
 	@echo "make lint   ruff"
-	@echo "make bench  packed against padded encoding"
+	@echo "make bench  the encoder against the padded way and a matrix product, under 10 minutes"
 	@echo "make real   the figures on ../shared/real/tvqa_plus: 3 seeds and the question-only twin, about 1 hour"
 
 # torch first and alone: the pinned version has a CPU build, and an open requirement would fetch the CUDA packages.
@@ -35,7 +35,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/cpu.py
 
 real: $(INSTALLED)
 	$(BIN)/python examples/train.py --recipe examples/recipes/tvqa_plus_text.yaml \

@@ -10,10 +10,10 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_videoqa import VideoQAConfig
-from .first_token_videoqa import compute_first_token_only
+from .configuration_videoqa import POSITIONS_BEHIND_PADDING, VideoQAConfig
+from .layers_videoqa import install_row_layers
 from .loss_videoqa import answer_loss, contrastive_loss, span_loss, weighted_sum
-from .packing_videoqa import encode_rows
+from .packing_videoqa import encode_rows, lay_end_to_end
 
 # Weights of E1 for the second to fourth text segment (METHOD.md, point 6); the first is E0.
 TOKEN_TYPE_SCALES = {"fractional": (1 / 3, 2 / 3, 1.0), "binary": (1.0, 1.0, 1.0)}
@@ -277,8 +277,7 @@ class VideoQAModel(VideoQAPreTrainedModel):
         hidden_size = config.text_config.hidden_size
         self.text_encoder = AutoModel.from_config(config.text_config)
         self.text_encoder.pooler = None  # the last hidden state of [CLS] is used; an idle pooler would upset DDP
-        if layers := self._text_layers():
-            compute_first_token_only(layers[-1])
+        self._has_row_layers = install_row_layers(self._text_layers() or nn.ModuleList())
         self.token_type_embeddings = self._install_token_types()
         self.text_pooling = RecurrentPooling(hidden_size)
         self.vision_model = None
@@ -355,12 +354,49 @@ class VideoQAModel(VideoQAPreTrainedModel):
         Returns:
             `Tensor[num_rows, hidden_size]`
         """
+        return self._hidden_states(input_ids, token_type_ids, attention_mask=attention_mask)[:, 0]
+
+    def _hidden_states(self, input_ids: Tensor, token_type_ids: Tensor, **kwargs) -> Tensor:
         if self.token_type_embeddings is None:
             inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids}
         else:
             words = self.text_encoder.get_input_embeddings()(input_ids)
             inputs = {"inputs_embeds": words + self.token_type_embeddings(token_type_ids)}
-        return self.text_encoder(attention_mask=attention_mask, **inputs).last_hidden_state[:, 0]
+        return self.text_encoder(**inputs, **kwargs).last_hidden_state
+
+    def encode_end_to_end(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """
+        [CLS] of rows of text as [`encode_text`] gives it, all rows end to end in one pass without a padded place. For
+        layers of BERT's form on a GPU with flash attention; see [`takes_rows_end_to_end`].
+
+        Args:
+            input_ids, attention_mask, token_type_ids (`Tensor[num_rows, length]`): Padding on the right.
+
+        Returns:
+            `Tensor[num_rows, hidden_size]`
+        """
+        token_ids, token_types, positions, cu_seqlens = lay_end_to_end(input_ids, attention_mask, token_type_ids)
+        if self.config.text_config.model_type in POSITIONS_BEHIND_PADDING:
+            positions = positions + self.config.text_config.pad_token_id + 1
+        return self._hidden_states(
+            token_ids[None],
+            token_types[None],
+            position_ids=positions[None],
+            cu_seqlens=cu_seqlens,
+            max_length=input_ids.shape[1],
+        )[0]
+
+    def takes_rows_end_to_end(self) -> bool:
+        """
+        Whether `torch.nn.attention.varlen` can serve here: layers of BERT's form, a GPU with flash attention, half
+        precision, and no dropout of attention weights, which it has none of.
+        """
+        device = self.device.type
+        if device != "cuda" or not self._has_row_layers or torch.cuda.get_device_capability(self.device) < (8, 0):
+            return False
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.text_encoder.dtype
+        dropout = self.config.text_config.attention_probs_dropout_prob if self.training else 0.0
+        return dtype in (torch.bfloat16, torch.float16) and not dropout
 
     def encode_segments(self, input_ids, attention_mask, token_type_ids, segment_mask) -> Tensor:
         """
@@ -375,9 +411,11 @@ class VideoQAModel(VideoQAPreTrainedModel):
         """
         # Rows of padded segments, and rows without a token (an anchor that nobody asked for), are left out.
         valid = segment_mask[:, None] & attention_mask.any(dim=-1)  # (batch_size, num_rows, num_segments)
-        encoded = encode_rows(
-            self.encode_text, input_ids[valid], attention_mask[valid], token_type_ids[valid]
-        )  # (num_valid_rows, hidden_size)
+        rows = input_ids[valid], attention_mask[valid], token_type_ids[valid]  # each (num_valid_rows, length)
+        if self.takes_rows_end_to_end():
+            encoded = self.encode_end_to_end(*rows)
+        else:
+            encoded = encode_rows(self.encode_text, *rows)
         hidden = encoded.new_zeros(*valid.shape, encoded.shape[-1])
         hidden[valid] = encoded
         return hidden

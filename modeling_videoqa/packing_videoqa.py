@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# What starting one more block costs, in tokens of encoding. Measured with benchmarks/packing.py: the result is flat
-# between 64 and 512, so it is a constant and not an option.
+# What starting one more block costs, in tokens of encoding. The time of benchmarks/cpu.py is flat between 64 and 512,
+# so it is a constant and not an option.
 BLOCK_OVERHEAD = 128
 # Largest number of tokens in a block: on a CPU what keeps the activations of a layer in the cache, on a GPU what fills
 # the chip.
-MAX_BLOCK_TOKENS = {"cpu": 4096}
+MAX_BLOCK_TOKENS = {"cpu": 2048}
 DEFAULT_MAX_BLOCK_TOKENS = 65536
 
 
@@ -94,3 +94,31 @@ def encode_rows(
     inverse = torch.empty(len(lengths), dtype=torch.long)
     inverse[torch.tensor([row for rows in blocks for row in rows])] = torch.arange(len(lengths))
     return torch.cat(encoded)[inverse.to(input_ids.device)]
+
+
+def lay_end_to_end(
+    input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """
+    The tokens of all rows one behind the other, without a padded place.
+
+    Args:
+        input_ids, attention_mask, token_type_ids (`Tensor[num_rows, max_text_length]`): Padding on the right.
+
+    Returns:
+        Token ids, token types and places in their row, each `Tensor[num_tokens]`, and where each row begins and the
+        last one ends, `IntTensor[num_rows + 1]`.
+
+    Example:
+
+    ```python
+    >>> rows = torch.tensor([[7, 8, 0], [9, 0, 0]])
+    >>> ids, types, places, begins = lay_end_to_end(rows, rows.ne(0), torch.zeros_like(rows))
+    >>> ids.tolist(), places.tolist(), begins.tolist()
+    ([7, 8, 9], [0, 1, 0], [0, 2, 3])
+    ```
+    """
+    valid = attention_mask.bool()
+    places = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+    begins = torch.nn.functional.pad(valid.sum(dim=1).cumsum(dim=0), (1, 0)).to(torch.int32)
+    return input_ids[valid], token_type_ids[valid], places[valid], begins

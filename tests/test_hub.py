@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE, LICENSE = ROOT / "model_card.md", ROOT / "LICENSE"
 REPO = "me/tiny-videoqa"
 CODE = [
-    "configuration_videoqa.py", "decoder_videoqa.py", "first_token_videoqa.py", "loss_videoqa.py",
+    "configuration_videoqa.py", "decoder_videoqa.py", "layers_videoqa.py", "loss_videoqa.py",
     "modeling_videoqa.py", "packing_videoqa.py", "pipeline_videoqa.py", "processing_videoqa.py", "rows_videoqa.py",
     "subtitles_videoqa.py", "video_videoqa.py",
 ]  # fmt: skip
