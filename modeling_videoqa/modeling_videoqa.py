@@ -200,9 +200,6 @@ class VideoQAPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, FractionalTokenTypeEmbedding):
             init.zeros_(module.weight)  # only the table of an encoder that has none of its own comes here
-        elif isinstance(module, AlignedAttention) and module.normalize:
-            # Unit vectors are short beside a text row: with the usual deviation attention starts flat, and stays so.
-            init.normal_(module.projection.weight, std=15 * self.config.initializer_range)
         elif isinstance(module, nn.GRU):
             for parameter in module.parameters():
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
@@ -279,6 +276,8 @@ class VideoQAModel(VideoQAPreTrainedModel):
         self.text_encoder.pooler = None  # the last hidden state of [CLS] is used; an idle pooler would upset DDP
         if layers := self._text_layers():
             compute_first_token_only(layers[-1])
+            # It may have a class of its own now; device_map must not cut it, as it cuts none of the others.
+            self._no_split_modules = [type(layers[-1]).__name__]
         self.token_type_embeddings = self._install_token_types()
         self.text_pooling = RecurrentPooling(hidden_size)
         self.vision_model = None
@@ -518,7 +517,7 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         output_hypotheses: bool = False,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoQAOutput | tuple:
         r"""
@@ -532,12 +531,14 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
             start_positions, end_positions (`LongTensor[batch_size]`, *optional*):
                 First and last segment of the annotated span; -100: not known.
             output_hypotheses (`bool`): Return the pooled hypotheses too.
-            output_attentions (`bool`): Return the frame attention too.
-            return_dict (`bool`, *optional*): `False` for a plain tuple.
+            output_attentions (`bool`, *optional*): Return the frame attention too. Default: the config's.
+            return_dict (`bool`, *optional*): `False` for a plain tuple. Default: the config's.
 
         Returns:
             [`VideoQAOutput`]
         """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, segment_mask, video_features, pixel_values, frame_mask,
             anchor_input_ids=anchor_input_ids, labels=labels,
@@ -566,7 +567,7 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
             anchor=outputs.anchor if output_hypotheses else None,
             frame_attentions=outputs.frame_attentions if output_attentions else None,
         )
-        return result.to_tuple() if return_dict is False else result
+        return result if return_dict else result.to_tuple()
 
     def _losses(self, outputs, logits, start_logits, end_logits, labels, start_positions, end_positions) -> dict:
         """The parts that have both targets and a weight; `None` for the others."""
