@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 import yaml
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
 
-from modeling_videoqa import VideoQAConfig
+from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice
+from modeling_videoqa.adapters import add_adapters, lora_config
 from modeling_videoqa.files import write_whole
 from processing.decoder_videoqa import shared_decoder
 from processing.extraction import find_clips
@@ -23,7 +24,7 @@ from processing.store import describe
 from processing.video_videoqa import VIDEO_SUFFIXES
 
 RECIPE_KEYS = {"data", "text_encoder", "model", "inputs", "stages"}
-OPTIONAL_KEYS = {"text_config"}
+OPTIONAL_KEYS = {"text_config", "lora"}
 INPUT_KEYS = {"subtitles", "objects", "video"}
 STAGE_KEYS = {"batch_size", "swap_questions", "head_learning_rate"}
 FIGURES = ("accuracy", "miou", "asa")
@@ -105,6 +106,11 @@ def check_recipe_keys(recipe: dict, path) -> None:
         VideoQAConfig(**recipe["model"])  # now, and not when the last row of a table is reached
     except (TypeError, ValueError) as error:
         raise SystemExit(f"{path}, model: {error}") from error
+    if "lora" in recipe:
+        try:
+            lora_config(recipe["lora"])
+        except (ImportError, ValueError) as error:
+            raise SystemExit(f"{path}, lora: {error}") from error
     for name, inputs in recipe["inputs"].items():
         _check_keys(f"{path}, inputs, {name}", inputs, INPUT_KEYS, set())
     allowed = {field.name for field in dataclasses.fields(TrainingArguments)}
@@ -153,6 +159,15 @@ def check_recipe(recipe: dict, data, features) -> None:
             "The recipe trains temporal localization, but no training question has a span. Allowed: data with spans, "
             "or span_loss_weight: 0. Add that line to the recipe's model."
         )
+    if "lora" in recipe:
+        encoder = resolve_text_encoder(recipe["text_encoder"])
+        try:
+            text_config = AutoConfig.from_pretrained(encoder, **recipe.get("text_config", {}))
+            with torch.device("meta"):  # its form without its weights
+                model = VideoQAForMultipleChoice(VideoQAConfig(text_config=text_config, **recipe["model"]))
+                add_adapters(model, recipe["lora"])
+        except ValueError as error:
+            raise SystemExit(f"The recipe's lora cannot be used. {error}") from error
 
 
 def begin_run(folder: Path, recipe: dict) -> None:
@@ -168,7 +183,7 @@ def begin_run(folder: Path, recipe: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, yaml.safe_dump(recipe, sort_keys=False))
     cuda = torch.cuda.is_available()
-    versions = {name: version(name) for name in PACKAGES} | {
+    versions = {name: version(name) for name in (*PACKAGES, *(["peft"] if "lora" in recipe else []))} | {
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, threads: {torch.get_num_threads()}",
     }

@@ -7,7 +7,8 @@ Any field of `TrainingArguments` may follow and holds for every stage, such as `
 tensorboard`. On several GPUs: `accelerate launch examples/train.py ...`; a recipe's `batch_size` is that of all of them
 together. Each run leaves a folder with model, processor, metrics, predictions, logs, its exact recipe and the versions,
 and there is `results.json` over all of them. A run that was interrupted goes on from its last checkpoint; one that is
-finished is not done again.
+finished is not done again. With `lora` in the recipe the text encoder is trained by adapters, which stand in `adapter/`
+and are merged into the model of the run.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
 from modeling_videoqa import VideoQAForMultipleChoice
+from modeling_videoqa.adapters import add_adapters, merge_adapters, save_adapters
 from modeling_videoqa.files import write_whole
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.submissions import write_predictions
@@ -45,6 +47,8 @@ from modeling_videoqa.training import (
     unsharded,
 )
 from processing import EpochCallback, VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa, open_features
+
+logger = logging.getLogger(__name__)
 
 
 def training_arguments(stage: dict, folder: Path, seed: int) -> TrainingArguments:
@@ -134,6 +138,12 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
     else:  # a model without the visual half, rather than one that is never used
         fields, vision = {**recipe["model"], "video_feature_size": None}, (None, None)
     model = VideoQAForMultipleChoice.from_text_encoder(encoder, text_config=recipe.get("text_config"), **fields)
+    if "lora" in recipe:
+        add_adapters(model, recipe["lora"])
+    logger.info(
+        "%s: %s of %s parameters are trained",
+        folder, f"{model.num_parameters(only_trainable=True):,}", f"{model.num_parameters():,}",
+    )  # fmt: skip
     processor = VideoQAProcessor.from_config(model.config, encoder, frame_preprocessing=vision[1])
     parts = {name: inputs[name] for name in ("subtitles", "objects")}
     datasets = {
@@ -147,6 +157,10 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         if state.is_main_process:
             (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         model = unsharded(model).to(trainer.args.device)
+    if "lora" in recipe:
+        if state.is_main_process:
+            save_adapters(model, folder / "adapter", base_model=recipe["text_encoder"])
+        merge_adapters(model)
     minutes = (time.perf_counter() - began) / 60
     validation = datasets["validation"]
     predictions = predict(model, processor, validation, subtitles=validation.subtitles, bf16=trainer.args.bf16)

@@ -200,9 +200,6 @@ class VideoQAPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, FractionalTokenTypeEmbedding):
             init.zeros_(module.weight)  # only the table of an encoder that has none of its own comes here
-        elif isinstance(module, AlignedAttention) and module.normalize:
-            # Unit vectors are short beside a text row: with the usual deviation attention starts flat, and stays so.
-            init.normal_(module.projection.weight, std=15 * self.config.initializer_range)
         elif isinstance(module, nn.GRU):
             for parameter in module.parameters():
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
@@ -277,7 +274,10 @@ class VideoQAModel(VideoQAPreTrainedModel):
         hidden_size = config.text_config.hidden_size
         self.text_encoder = AutoModel.from_config(config.text_config)
         self.text_encoder.pooler = None  # the last hidden state of [CLS] is used; an idle pooler would upset DDP
-        self._has_row_layers = install_row_layers(self._text_layers() or nn.ModuleList())
+        layers = self._text_layers() or nn.ModuleList()
+        self._has_row_layers = install_row_layers(layers)
+        if len(layers):  # of a class of our own, perhaps; device_map must not cut one in two
+            self._no_split_modules = [type(layers[-1]).__name__]
         self.token_type_embeddings = self._install_token_types()
         self.text_pooling = RecurrentPooling(hidden_size)
         self.vision_model = None
@@ -556,7 +556,7 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         output_hypotheses: bool = False,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoQAOutput | tuple:
         r"""
@@ -570,12 +570,14 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
             start_positions, end_positions (`LongTensor[batch_size]`, *optional*):
                 First and last segment of the annotated span; -100: not known.
             output_hypotheses (`bool`): Return the pooled hypotheses too.
-            output_attentions (`bool`): Return the frame attention too.
-            return_dict (`bool`, *optional*): `False` for a plain tuple.
+            output_attentions (`bool`, *optional*): Return the frame attention too. Default: the config's.
+            return_dict (`bool`, *optional*): `False` for a plain tuple. Default: the config's.
 
         Returns:
             [`VideoQAOutput`]
         """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs = self.model(
             input_ids, attention_mask, token_type_ids, segment_mask, video_features, pixel_values, frame_mask,
             anchor_input_ids=anchor_input_ids, labels=labels,
@@ -604,7 +606,7 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
             anchor=outputs.anchor if output_hypotheses else None,
             frame_attentions=outputs.frame_attentions if output_attentions else None,
         )
-        return result.to_tuple() if return_dict is False else result
+        return result if return_dict else result.to_tuple()
 
     def _losses(self, outputs, logits, start_logits, end_logits, labels, start_positions, end_positions) -> dict:
         """The parts that have both targets and a weight; `None` for the others."""

@@ -205,6 +205,8 @@ def unsharded(model):
     }
     # fully_shard put a class of its own before the model's.
     whole = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))(model.config)
+    for name, config in getattr(model.base_model.text_encoder, "peft_config", {}).items():  # adapters are part of it
+        whole.base_model.text_encoder.add_adapter(config, name)
     whole.load_state_dict(weights)
     return whole.to(model.device).train(model.training)
 

@@ -10,6 +10,7 @@ from tiny_training import ablation, call, train
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForMultipleChoice, AutoProcessor
 
+from modeling_videoqa.adapters import add_adapters
 from modeling_videoqa.training import predict, unsharded
 from processing import VideoQADataset, load_videoqa, open_features
 
@@ -28,6 +29,16 @@ def main(plan: dict, rank: str) -> None:
         found = predict(model, processor, dataset, batch_size=2, progress=False)
         answers[number] = [[qid, answer["label"], answer["probabilities"]] for qid, answer in found.items()]
     (Path(plan["folder"]) / f"answers_{rank}.json").write_text(json.dumps(answers))
+
+    adapted = AutoModelForMultipleChoice.from_pretrained(plan["model"])
+    add_adapters(adapted, {"r": 2, "target_modules": ["query"]})
+    weights = {name: weight.clone() for name, weight in adapted.state_dict().items()}
+    assert any(".lora_A." in name for name in weights)
+    fully_shard(adapted)
+    whole = unsharded(adapted)
+    assert all(torch.equal(weight, weights[name]) for name, weight in whole.state_dict().items())
+    trained = [parameter.requires_grad for parameter in adapted.parameters()]
+    assert [parameter.requires_grad for parameter in whole.parameters()] == trained
 
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     assert unsharded(model) is model
