@@ -115,6 +115,13 @@ class ScoringNetwork(nn.Module):
             `logits` `Tensor[batch_size, num_choices]`, `start_logits` and `end_logits`
             `Tensor[batch_size, num_segments]`, as in [`VideoQAOutput`].
         """
+        given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "segment_mask": segment_mask}
+        if video_features is not None:
+            given |= {"video_features": video_features, "frame_mask": frame_mask}
+        sizes = dict(zip(DYNAMIC["input_ids"], input_ids.shape, strict=True))
+        for name, value in given.items():  # one symbol for each size, and not as many as there are inputs
+            for place, size in enumerate(DYNAMIC[name]):
+                torch._check(value.shape[place] == sizes[size])
         base = self.model.model
         text = self.encode(input_ids, attention_mask, token_type_ids, segment_mask)
         states, hypotheses = _pool(base.text_pooling, text, segment_mask)
@@ -148,9 +155,7 @@ def export_program(model: VideoQAForMultipleChoice, batch: Mapping[str, Tensor])
     The scoring network as a graph of `torch.export`, for any batch size, number of choices and of segments, and length
     of the rows. It takes [`ScoringNetwork`]'s arguments by name.
 
-    torch's own checks want two segments or more: pad a shorter batch, or leave them out by
-    `.module(check_guards=False)`. To load a program that was saved, import this module first: it brings the operator
-    of the GRU.
+    To load a program that was saved, import this module first: it brings the operator of the GRU.
 
     Args:
         model ([`VideoQAForMultipleChoice`]): In float32; it is put into evaluation mode.

@@ -14,19 +14,19 @@ from processing import VideoQAProcessor
 
 ROOT = Path(__file__).parents[1]
 ROBERTA = {
-    "vocab_size": 120,
+    "vocab_size": 200,
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 48,
     "max_position_embeddings": 40,
     "type_vocab_size": 1,
 }
+ONE_LAYER = {"text_config": {"num_hidden_layers": 1}}  # tracing takes its time by layers
 MODELS = {
-    "text only": {"video_feature_size": None},
-    "local attention": {},
-    "global attention, binary types": {"visual_attention": "global", "token_types": "binary"},
-    "global attention, eager": {"visual_attention": "global", "normalize_features": False},
+    "text only": ONE_LAYER | {"video_feature_size": None},
+    "local attention": {"token_types": "binary"},
+    "global attention": ONE_LAYER | {"visual_attention": "global", "normalize_features": False},
     "no table of token types": {"text_config": RobertaConfig(**ROBERTA)},
 }
 SHAPES = {
@@ -77,73 +77,72 @@ def test_the_graphs_score_as_the_model_does(make_model, inputs, tmp_path, fields
     if fields.get("normalize_features") is False:
         model.set_attn_implementation("eager")
     batch = inputs(model)
-    program = export_program(model, batch).module(check_guards=False)
+    program = export_program(model, batch).module()
     assert export_onnx(model, tmp_path / "model.onnx", batch) < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     for shape in SHAPES.values():
         batch = inputs(model, seed=1, **shape)
         expected = scores(model, batch)
-        found = program(**batch)
-        assert not any(part.requires_grad for part in found)
-        assert_equal_scores(found, expected)
+        with torch.inference_mode():
+            assert_equal_scores(program(**batch), expected)
         assert_equal_scores(run(tmp_path / "model.onnx", batch), expected)
 
 
-def test_padding_takes_part_in_nothing(make_model, inputs, tmp_path):
-    model = make_model(visual_attention="global")
-    batch = inputs(model)
-    export_onnx(model, tmp_path / "model.onnx", batch)
+def test_padding_takes_part_in_nothing(make_model, inputs):
+    model = make_model(**ONE_LAYER, visual_attention="global")
+    network = export_program(model, inputs(model)).module()
     batch = inputs(model, seed=2, segments=(5, 2, 4))
     batch["frame_mask"][0, 1] = False  # a segment without frames, and a clip without any
     batch["frame_mask"][2] = False
     batch["attention_mask"][1, 0, 0] = 0  # a row without tokens, which the model does not encode
     batch["attention_mask"][2, 1, 0, 2:] = 0  # beside rows of 12
     expected = scores(model, batch)
-    assert_equal_scores(run(tmp_path / "model.onnx", batch), expected)
+    with torch.inference_mode():
+        assert_equal_scores(network(**batch), expected)
     padding = ~batch["attention_mask"].bool()
     batch["input_ids"][padding], batch["token_type_ids"][padding] = 7, 3
     batch["video_features"][~batch["frame_mask"]] = torch.nan
-    assert_equal_scores(run(tmp_path / "model.onnx", batch), expected)
     with torch.inference_mode():
+        assert_equal_scores(network(**batch), expected)
         assert_equal_scores(ScoringNetwork(model)(**batch), expected)
 
 
 def test_a_saved_program_is_loaded(make_model, inputs, tmp_path):
-    model = make_model()
+    model = make_model(**ONE_LAYER)
     batch = inputs(model)
     torch.export.save(export_program(model, batch), tmp_path / "model.pt2")
-    assert_equal_scores(torch.export.load(tmp_path / "model.pt2").module()(**batch), scores(model, batch))
+    with torch.inference_mode():
+        found = torch.export.load(tmp_path / "model.pt2").module()(**batch)
+    assert_equal_scores(found, scores(model, batch))
 
 
-def test_a_model_with_a_visual_half_is_exported_without_frames(make_model, make_batch, tmp_path):
-    model = make_model()
+def test_a_model_with_a_visual_half_is_exported_without_frames(make_model, make_batch):
+    model = make_model(**ONE_LAYER)
     batch = {name: value for name, value in make_batch().items() if name not in export.FRAMES}
-    export_onnx(model, tmp_path / "model.onnx", batch)
+    network = export_program(model, batch).module()
     batch = {name: batch[name] for name in (*export.ROWS, "segment_mask")}
-    assert_equal_scores(run(tmp_path / "model.onnx", batch), scores(model, batch))
+    with torch.inference_mode():
+        assert_equal_scores(network(**batch), scores(model, batch))
 
 
-def test_an_older_file_is_replaced_or_left_alone(make_model, inputs, tmp_path, monkeypatch):
+def test_scores_that_differ_leave_an_older_file_alone(make_model, inputs, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"older")
-    model = make_model(video_feature_size=None)
+    model = make_model(**ONE_LAYER, video_feature_size=None)
     translation = export._onnx_recurrent_states
 
     def wrong(op):
         return lambda rows, mask, weights: translation(op)(rows, mask, weights[4:] + weights[:4])  # directions swapped
 
-    with monkeypatch.context() as patch:
-        patch.setattr(export, "_onnx_recurrent_states", wrong)
-        with pytest.raises(ValueError, match=r"differs by .* Allowed: at most 0\.0001\. Nothing was written; try"):
-            export_onnx(model, path, inputs(model))
+    monkeypatch.setattr(export, "_onnx_recurrent_states", wrong)
+    with pytest.raises(ValueError, match=r"differs by .* Allowed: at most 0\.0001\. Nothing was written; try"):
+        export_onnx(model, path, inputs(model))
     assert path.read_bytes() == b"older"
-    export_onnx(model, path, inputs(model))
     assert [part.name for part in tmp_path.iterdir()] == ["model.onnx"]
-    assert len(path.read_bytes()) > 4 * sum(value.numel() for value in model.parameters())
 
 
 def test_scores_that_are_no_numbers_are_refused(make_model, inputs, tmp_path):
-    model = make_model(video_feature_size=None)
+    model = make_model(**ONE_LAYER, video_feature_size=None)
     model.text_classifier.bias.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="differs by nan"):
         export_onnx(model, tmp_path / "model.onnx", inputs(model))
@@ -182,14 +181,14 @@ def test_bad_input_is_refused(make_model, inputs):
 
 def test_more_than_one_file_can_hold_is_refused(make_model, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "LARGEST_FILE", 1000)
-    model = make_model(video_feature_size=None)
+    model = make_model(**ONE_LAYER, video_feature_size=None)
     with pytest.raises(ValueError, match=r"bytes\. Allowed: less than 1,000, .*\. Export a smaller encoder"):
         export_onnx(model, tmp_path / "model.onnx", inputs(model))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_script_exports_checks_and_times(make_model, tiny_encoder_dir, tmp_path):
-    model = make_model(max_text_length=32)
+    model = make_model(**ONE_LAYER, max_text_length=32)
     model.save_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_dir)
     VideoQAProcessor.from_config(model.config, tokenizer).save_pretrained(tmp_path / "model")
