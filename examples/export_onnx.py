@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import torch
 from transformers import AutoModelForMultipleChoice, AutoProcessor
 
@@ -74,6 +73,8 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"{error}") from error
     print(f"{args.output}: {os.path.getsize(args.output):,} bytes; largest difference of a score {difference:.1e}")
+
+    import onnxruntime  # export_onnx has said what to do where it is missing
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
