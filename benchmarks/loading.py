@@ -8,6 +8,7 @@ from one eight times its size: peak memory must not follow the file.
 """
 
 import argparse
+import math
 import multiprocessing
 import resource
 import tempfile
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer
 from processing import VideoQACollator, VideoQADataset, VideoQAProcessor, load_videoqa, open_features
 
 SENTENCES, ROWS, WIDTH, BATCH = 22, 300, 2048, 8
+DEVICE_RATES = (1, 10, 100, 200, 500, 1000)  # questions a second; cpu.py and gpu.py measure them
 WORDS = (
     "so",
     "what",
@@ -116,6 +118,8 @@ def main() -> None:
         first, second, rate = prepare_rate(args.data_dir, encoder, args.questions, cache_dir)
     print(f"tvqa_test_public.jsonl: loaded in {first:.2f} s, from the cache in {second:.2f} s")
     print(f"row to batch:           {rate:.0f} questions a second (T {SENTENCES}, 5 choices, rows of at most 80)")
+    workers = ", ".join(f"{device}: {math.ceil(device / rate)}" for device in DEVICE_RATES)
+    print(f"loader workers for a device of so many questions a second: {workers}")
     with tempfile.TemporaryDirectory() as folder:
         for num_clips in (50, 400):
             speed, growth = feature_reads(Path(folder) / f"{num_clips}.h5", num_clips)

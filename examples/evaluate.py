@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoProcessor
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.files import write_whole
 from modeling_videoqa.metrics import evaluate_predictions
+from modeling_videoqa.quantization import quantize_int8
 from modeling_videoqa.report import write_report
 from modeling_videoqa.submissions import (
     TVQA_META_FLAGS,
@@ -51,7 +52,7 @@ def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
     return recipe["data"], next(iter(recipe["inputs"].values()))
 
 
-def load_model(folder: str, features):
+def load_model(folder: str, features, device):
     """Model and processor, checked against what they are to be used on."""
     config = AutoConfig.from_pretrained(folder)
     if config.model_type != "videoqa":
@@ -64,9 +65,7 @@ def load_model(folder: str, features):
             f"Features came, but {folder} is a model of text alone. Allowed: a model with video, or no features. "
             "Leave --features out."
         )
-    return VideoQAForMultipleChoice.from_pretrained(folder).to(PartialState().device), AutoProcessor.from_pretrained(
-        folder
-    )
+    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), AutoProcessor.from_pretrained(folder)
 
 
 def tell(metrics: Mapping) -> str:
@@ -122,6 +121,7 @@ def main() -> None:
     parser.add_argument("--frame_rate", type=float, help="rows a second of a feature file; a store says it itself")
     parser.add_argument("--videos", help="folder of the clips, for pictures in the report")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--int8", action="store_true", help="on the CPU, with the encoder's weights in int8")
     parser.add_argument("--without", nargs="+", default=[], choices=WITHOUT, help="parts that are not at hand")
     parser.add_argument("--counting", default="questions", help="questions, or the official tvqa, tvqa_plus, dramaqa")
     parser.add_argument("--submission", choices=("tvqa", "tvqa_plus", "dramaqa"))
@@ -143,11 +143,18 @@ def main() -> None:
         predictions = read_predictions(args.predictions, questions, allow_missing=True)
     else:
         features = open_features(args.features, args.frame_rate) if args.features else None
-        model, processor = load_model(args.model, features)
+        model, processor = load_model(args.model, features, "cpu" if args.int8 else PartialState().device)
+        if args.int8:
+            model = quantize_int8(model)
         parts = {part: inputs[part] for part in ("subtitles", "objects")}
         dataset = VideoQADataset(processor, questions, data.clips, features if inputs["video"] else None, **parts)
         predictions = predict(
-            model, processor, dataset, args.batch_size, subtitles=dataset.subtitles, bf16=native_bf16()
+            model,
+            processor,
+            dataset,
+            args.batch_size,
+            subtitles=dataset.subtitles,
+            bf16=native_bf16() and not args.int8,
         )
     if not PartialState().is_main_process:
         return

@@ -131,10 +131,18 @@ class AlignedAttention(nn.Module):
             the weights `Tensor[batch_size, num_choices, num_segments, num_frames]` (`"local"`) or
             `Tensor[batch_size, num_choices, num_segments, num_segments, num_frames]` (`"global"`).
         """
-        frames = F.normalize(frames.float(), dim=-1) if self.normalize else frames  # in float16, eps is 0
-        projected = self.projection(frames.to(self.projection.weight.dtype))
+        projected = self.project(frames)
         values = projected.new_zeros(*frame_mask.shape, projected.shape[-1])
         values[frame_mask] = projected  # (batch_size, num_segments, num_frames, hidden_size)
+        return self.attend(text, values, frame_mask)
+
+    def project(self, frames: Tensor) -> Tensor:
+        """v M: `Tensor[..., feature_size]` -> `Tensor[..., hidden_size]`."""
+        frames = F.normalize(frames.float(), dim=-1) if self.normalize else frames  # in float16, eps is 0
+        return self.projection(frames.to(self.projection.weight.dtype))
+
+    def attend(self, text: Tensor, values: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of frames that are projected and in their places, 0 where there is none."""
         text = text.to(values.dtype)
         if self.scope == "local":
             scores = torch.einsum("btid,bntd->bnti", values, text)
@@ -178,8 +186,12 @@ class RecurrentPooling(nn.Module):
             )
             states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=num_segments)
         states = states.unflatten(0, (batch_size, num_rows))
-        pooled = states.masked_fill(~segment_mask[:, None, :, None], -torch.inf).amax(dim=2)
-        return states, pooled
+        return states, self.pool(states, segment_mask)
+
+    @staticmethod
+    def pool(states: Tensor, segment_mask: Tensor) -> Tensor:
+        """Maximum over the valid segments."""
+        return states.masked_fill(~segment_mask[:, None, :, None], -torch.inf).amax(dim=2)
 
 
 class VideoQAPreTrainedModel(PreTrainedModel):
@@ -582,6 +594,23 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
             input_ids, attention_mask, token_type_ids, segment_mask, video_features, pixel_values, frame_mask,
             anchor_input_ids=anchor_input_ids, labels=labels,
         )  # fmt: skip
+        scores = self.score(outputs)
+        logits, start_logits, end_logits = scores["logits"], scores["start_logits"], scores["end_logits"]
+        losses = self._losses(outputs, logits, start_logits, end_logits, labels, start_positions, end_positions)
+        weights = {name: getattr(self.config, f"{name}_weight") for name in losses}
+        result = VideoQAOutput(
+            loss=weighted_sum(losses, weights),
+            **scores,
+            **losses,
+            hypotheses=outputs.hypotheses if output_hypotheses else None,
+            video_hypotheses=outputs.video_hypotheses if output_hypotheses else None,
+            anchor=outputs.anchor if output_hypotheses else None,
+            frame_attentions=outputs.frame_attentions if output_attentions else None,
+        )
+        return result if return_dict else result.to_tuple()
+
+    def score(self, outputs: VideoQAModelOutput) -> dict[str, Tensor | None]:
+        """The scores among the fields of [`VideoQAOutput`], from the hypotheses and the states of the text."""
         text_logits = self.text_classifier(outputs.hypotheses).squeeze(-1)  # (batch_size, num_choices)
         logits, video_logits = text_logits, None
         if outputs.video_hypotheses is not None:
@@ -591,22 +620,13 @@ class VideoQAForMultipleChoice(VideoQAPreTrainedModel):
         spans = self.span_classifier(outputs.text_states).amax(dim=1)  # (batch_size, num_segments, 2)
         spans = spans.masked_fill(~outputs.segment_mask[..., None], -torch.inf)
         start_logits, end_logits = spans.unbind(dim=-1)
-        losses = self._losses(outputs, logits, start_logits, end_logits, labels, start_positions, end_positions)
-        weights = {name: getattr(self.config, f"{name}_weight") for name in losses}
-        result = VideoQAOutput(
-            loss=weighted_sum(losses, weights),
-            logits=logits,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            **losses,
-            text_logits=text_logits,
-            video_logits=video_logits,
-            hypotheses=outputs.hypotheses if output_hypotheses else None,
-            video_hypotheses=outputs.video_hypotheses if output_hypotheses else None,
-            anchor=outputs.anchor if output_hypotheses else None,
-            frame_attentions=outputs.frame_attentions if output_attentions else None,
-        )
-        return result if return_dict else result.to_tuple()
+        return {
+            "logits": logits,
+            "start_logits": start_logits,
+            "end_logits": end_logits,
+            "text_logits": text_logits,
+            "video_logits": video_logits,
+        }
 
     def _losses(self, outputs, logits, start_logits, end_logits, labels, start_positions, end_positions) -> dict:
         """The parts that have both targets and a weight; `None` for the others."""

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import torch
 from torch import nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
@@ -29,10 +30,15 @@ def quantize_int8(model: VideoQAForMultipleChoice) -> VideoQAForMultipleChoice:
     Example:
 
     ```python
-    >>> fast = quantize_int8(VideoQAForMultipleChoice.from_pretrained("runs/demo/model"))  # doctest: +SKIP
+    >>> from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice
+
+    >>> text_config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> model = VideoQAForMultipleChoice(VideoQAConfig(text_config=text_config, video_feature_size=None))
+    >>> quantize_int8(model)(input_ids=torch.randint(1, 100, (1, 5, 3, 12))).logits.shape
+    torch.Size([1, 5])
     ```
     """
-    if model.device.type != "cpu" or str(model.dtype) != "torch.float32":
+    if model.device.type != "cpu" or model.dtype is not torch.float32:
         raise ValueError(
             f"The model is on {model.device} in {model.dtype}. Allowed: cpu, torch.float32; int8 is for CPUs. "
             'Call model.to("cpu").float() first.'
@@ -40,6 +46,6 @@ def quantize_int8(model: VideoQAForMultipleChoice) -> VideoQAForMultipleChoice:
     quantized = copy.deepcopy(model).eval()
     with warnings.catch_warnings():
         # torch keeps these operators and moves the tools around them to another package.
-        warnings.filterwarnings("ignore", message=".*torch.ao.quantization is deprecated.*")
+        warnings.filterwarnings("ignore", message=".*(torch.ao.quantization|quantize_per_channel).*")
         quantize_dynamic(quantized.model.text_encoder, {nn.Linear: per_channel_dynamic_qconfig}, inplace=True)
     return quantized

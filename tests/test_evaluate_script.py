@@ -147,3 +147,13 @@ def test_two_models_on_one_page(call, corpus, questions, tmp_path):
         call("compare.py", "--predictions", *reversed(files), *where)
     with pytest.raises(SystemExit):
         call("compare.py", "--predictions", tmp_path / "first.jsonl", *where)
+
+
+def test_int8_answers_on_the_cpu(call, corpus, questions, model_dir, tmp_path):
+    arguments = ("--model", model_dir, "--data_dir", corpus, "--without", "objects")
+    for name, more in (("exact", ()), ("int8", ("--int8",))):
+        call("evaluate.py", *arguments, "--output_dir", tmp_path / name, *more)
+    exact, fast = (read_predictions(tmp_path / name / "predictions.jsonl", questions) for name in ("exact", "int8"))
+    pairs = [(exact[qid]["probabilities"], fast[qid]["probabilities"]) for qid in exact]
+    np.testing.assert_allclose(*map(np.array, zip(*pairs, strict=True)), atol=0.05)
+    assert any(a != b for a, b in pairs)
