@@ -136,12 +136,13 @@ def encoder_work(lengths: np.ndarray, config, tuned: int = 0) -> dict[str, float
     attention = 4.0 * width * float((lengths.astype(np.float64) ** 2).sum())
     layer = linear + attention
     last = 2 * tokens * 2 * width**2 + 2 * rows * (2 * width**2 + 2 * width * inner) + 4 * width * tokens
-    # Of the lowest tuned layer the input of query, key and value gets no gradient.
-    spared = 2 * tokens * 3 * width**2 if tuned else 0.0
     lower, upper = layers - tuned, max(tuned - 1, 0)
     top = 3 if tuned else 1
     below_last = layer * ((lower - (tuned == 0)) + 3 * upper)
-    return {"whole": below_last + top * layer - spared, "needed": below_last + top * last - spared}
+    # The input of query, key and value of the lowest tuned layer gets no gradient.
+    spared = 2 * tokens * 3 * width**2 if tuned else 0.0
+    spared_last = 2 * (2 * tokens + rows) * width**2 if tuned == 1 else spared
+    return {"whole": below_last + top * layer - spared, "needed": below_last + top * last - spared_last}
 
 
 def matrix_product_rate(width: int, inner: int, device: str, dtype: torch.dtype, least: float = 0.3) -> float:
