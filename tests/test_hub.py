@@ -23,6 +23,7 @@ from transformers import (
     ResNetModel,
     pipeline,
 )
+from transformers.dynamic_module_utils import get_imports
 
 from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice, VideoQAModel, VideoQAPipeline, card, hub
 from modeling_videoqa import fresh_process as fresh
@@ -443,6 +444,13 @@ def test_a_card_holds_what_was_measured_beside_the_twin(releases):
     assert header.widget[0]["text"].startswith(fresh.QUESTIONS[0])
     assert header.base_model is None  # the tiny encoder is a folder of this machine
     assert header.datasets is None  # as the data set's name on the Hub was not given
+
+
+def test_a_card_names_all_that_its_code_imports(releases):
+    # What transformers asks for before it loads the code; tqdm comes with transformers, Pillow does not.
+    imported = {name for file in CODE for name in get_imports(releases["new"] / file)} - sys.stdlib_module_names
+    assert imported == {"PIL", "numpy", "torch", "tqdm", "transformers"}
+    assert "It needs transformers, torch, numpy, Pillow and PyAV" in (releases["new"] / "README.md").read_text()
 
 
 def test_what_is_not_known_is_left_out(runs, tmp_path):
