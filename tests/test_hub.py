@@ -215,6 +215,8 @@ def test_a_folder_appears_whole_or_not_at_all(stage, tmp_path):
         stage("new", tmp_path / "release", template=tmp_path / "nowhere.md")
     with pytest.raises(FileNotFoundError, match="Allowed: the text of a licence"):
         stage("new", tmp_path / "release", license_file=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is no folder\. Allowed: the folder of a run"):
+        stage("nowhere", tmp_path / "release")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
@@ -480,6 +482,7 @@ def test_every_card_is_well_formed(runs, takes, data):
     assert "None" not in text
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert ('"video": "clip.mp4"' in text) == (takes == "pictures")
+    assert ("about twice chance" in text) == (data != "mini")  # the mini corpus gives nothing away
     code = text.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert len([line for line in code.splitlines() if line]) == 5
