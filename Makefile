@@ -3,15 +3,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OLDEST := .venv-oldest
 # Progress bars and no telemetry; the demo and the tests fetch nothing at run time.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint bench real clean
+.PHONY: help demo test test-oldest lint bench real clean
 
 help:
 	@echo "make demo   train on the mini corpus and answer a question, about 5 minutes on 2 cores"
 	@echo "make test   the whole test suite, at most 8 minutes on 2 cores"
+	@echo "make test-oldest   the same on the oldest versions that setup.cfg allows; torch brings its CUDA packages, about 5 GB"
 	@echo "make lint   ruff"
 	@echo "make bench  the encoder against the padded way and a matrix product, under 10 minutes"
 	@echo "make real   the figures on ../shared/real/tvqa_plus: 3 seeds and the question-only twin, about 1 hour"
@@ -30,6 +32,18 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+# Every floor of setup.cfg, as name==version. They are read from there: no second list.
+$(OLDEST)/.installed: setup.cfg
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	sed -n 's/^    \([A-Za-z0-9_-]*\)>=\(.*\)/\1==\2/p' setup.cfg | sort -u > $(OLDEST)/floors.txt
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(OLDEST)/bin/python -m pip install --quiet --requirement $(OLDEST)/floors.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +56,4 @@ real: $(INSTALLED)
 		--data_dir ../shared/real/tvqa_plus --output_dir runs/tvqa_plus --seeds 0 1 2
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info

@@ -12,6 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
+from common import model_name
 from transformers import pipeline
 
 import processing  # noqa: F401 (makes model, processor and pipeline known to transformers)
@@ -51,7 +52,7 @@ def save_frames(frames: list[dict], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder, or name on the Hub")
+    parser.add_argument("--model", required=True, type=model_name, help="folder, or name on the Hub")
     parser.add_argument("--video", help="video file")
     parser.add_argument("--subtitles", help=".srt or .vtt file, or a video with a subtitle track")
     parser.add_argument("--question", required=True)

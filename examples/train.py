@@ -127,7 +127,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
     state = PartialState()
     with state.main_process_first():  # the others read what it wrote
         if state.is_main_process:
-            begin_run(folder, {**recipe, "inputs": {"input": inputs}})
+            begin_run(folder, {**recipe, "inputs": {"input": inputs}}, features if inputs["video"] else None)
     if (folder / "metrics.json").exists():
         return json.loads((folder / "metrics.json").read_text())
     began = time.perf_counter()

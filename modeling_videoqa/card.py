@@ -74,7 +74,7 @@ def card_values(model_dir: str | PathLike, model=None, twin: str | PathLike | No
 
     Args:
         model_dir (`str` or `Path`): Folder of the run, as `examples/train.py` leaves it: `metrics.json`, and where they
-            are there `recipe.yaml` and `versions.json`.
+            are there `recipe.yaml`, `versions.json` and `features.json`, the index of the feature store.
         model ([`VideoQAForMultipleChoice`], *optional*): The model, for its size and settings.
         twin (`str` or `Path`, *optional*): Folder of the question-only twin, or its `metrics.json`.
         given (`dict`, *optional*): Values for `GIVEN_FIELDS`.
@@ -112,6 +112,7 @@ def card_values(model_dir: str | PathLike, model=None, twin: str | PathLike | No
         "device": versions.pop("device", None),
         "versions": versions or None,
         "example": {"question": QUESTIONS[0], "choices": CHOICES[0]},
+        "features": _read(folder / "features.json"),
         **_of_model(model),
         **_of_metrics(metrics, twin_metrics),
         **given,
@@ -343,6 +344,8 @@ def _features_text(index: Mapping[str, Any]) -> str:
         "model": "{}", "name_or_path": "`{}`", "revision": "revision {}", "weights_sha256": "weights SHA-256 `{}`",
         "frame_rate": "{} frames a second", "feature_size": "{} wide", "autocast": "computed in {}",
     }  # fmt: skip
+    if not is_hub_name(index.get("name_or_path") or ""):
+        names.pop("name_or_path")  # a folder of this machine; the hash says which weights they were
     found = [text.format(index[name]) for name, text in names.items() if index.get(name)]
     versions = ", ".join(f"{name} {version}" for name, version in (index.get("versions") or {}).items())
     return "; ".join([*found, versions] if versions else found)

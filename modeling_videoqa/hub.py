@@ -68,7 +68,7 @@ def stage_release(
 
     Raises:
         FileExistsError: `output_dir` is there and not empty.
-        FileNotFoundError: there is no licence.
+        FileNotFoundError: there is no such run, or no licence.
         ValueError: there is no processor, or the card cannot be filled.
 
     Example:
@@ -87,6 +87,11 @@ def stage_release(
         raise FileExistsError(
             f"{output_dir} is there already, and not empty. Allowed: a new or an empty folder. Name another one, or "
             "remove it."
+        )
+    if not Path(model_dir).is_dir():
+        raise FileNotFoundError(
+            f"model_dir={str(model_dir)!r} is no folder. Allowed: the folder of a run, with model and processor, as "
+            "examples/train.py leaves it. Correct the path."
         )
     if not Path(license_file).is_file():
         raise FileNotFoundError(

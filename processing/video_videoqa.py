@@ -23,6 +23,7 @@ from .subtitles_videoqa import Sentence, check_span, parse_cue_text, split_speak
 
 try:
     import av
+    from av.stream import Disposition  # one that is too old for it would fail in the middle of a file
 except ImportError:
     av = None
 
@@ -448,8 +449,8 @@ def _opened(path: str | Path) -> Iterator[tuple]:
     """The open container, its best video stream and the clip's zero in seconds; no PyAV error leaves the block."""
     if av is None:
         raise ImportError(
-            "PyAV is not installed, and no video can be read. Allowed: av >= 14. Install it with 'pip install av', or "
-            "pass features that were extracted before."
+            "PyAV is not installed, or too old, and no video can be read. Allowed: av >= 17.1. Install it with 'pip "
+            "install --upgrade av', or pass features that were extracted before."
         )
     path = _checked_path(path)
     suffix = path.suffix.lower()
@@ -505,7 +506,7 @@ def _check_pixels(path: Path, pixels: int) -> None:
 
 def _is_cover(stream: "av.VideoStream") -> bool:
     # A picture of the album stands as a video stream of one frame.
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _origin(container: "av.container.InputContainer", stream: "av.VideoStream") -> Fraction:

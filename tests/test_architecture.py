@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_videoqa", "processing")
@@ -320,6 +321,24 @@ def test_setup_cfg_names_what_the_packages_import():
     lines = setup["options"]["install_requires"].split("\n")
     declared = {normal(re.split(r"[^\w.-]", line)[0]) for line in lines if line.strip()}
     assert [complaint for file in files_in(*PACKAGES) for complaint in undeclared_imports(file, declared)] == []
+
+
+def test_every_requirement_has_a_pin_and_no_floor_is_above_it():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    parts = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    required = [Requirement(line) for part in parts for line in part.split("\n") if line.strip()]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {normal(pin.name): pin for pin in map(Requirement, (line for line in lines if line and line[0] != "#"))}
+    assert all(re.fullmatch(r"==[\d.]+", str(pin.specifier)) for pin in pins.values())
+    versions = {name: next(iter(pin.specifier)).version for name, pin in pins.items()}
+    assert len(required) >= 20
+    for requirement in required:
+        # One floor and nothing else: that is what `make test-oldest` turns into the version it installs.
+        assert re.fullmatch(r">=[\d.]+", str(requirement.specifier)), f"{requirement}: write name>=version"
+        assert normal(requirement.name) in versions, f"{requirement}: pin it in constraints.txt"
+        version = versions[normal(requirement.name)]
+        assert version in requirement.specifier, f"{requirement} is above its pin {version}: raise the pin too"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -121,6 +122,28 @@ def test_what_does_not_fit_stops(call, corpus, model_dir, tmp_path):
     with pytest.raises(SystemExit):
         call("evaluate.py", *where)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_its_processor_stops(call, corpus, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(SystemExit, match=r"holds a model and no processor: processor_config.json is missing\. Allowed"):
+        call("evaluate.py", "--model", folder, "--data_dir", corpus, "--output_dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_frames_is_not_evaluated_on_text_unasked(call, corpus, tiny_encoder_dir, tmp_path):
+    model = VideoQAForMultipleChoice.from_text_encoder(str(tiny_encoder_dir), video_feature_size=4, max_text_length=48)
+    model.save_pretrained(tmp_path / "model")
+    VideoQAProcessor.from_config(model.config, tiny_encoder_dir).save_pretrained(tmp_path / "model")
+    where = ("--data_dir", corpus, "--output_dir", tmp_path / "out")
+    arguments = ("--model", tmp_path / "model", "--data", "mini", *where)
+    with pytest.raises(SystemExit, match=r"no features came\. Allowed: --features .*, or --without video"):
+        call("evaluate.py", *arguments)
+    assert "accuracy" in call("evaluate.py", *arguments, "--without", "video")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "subtitles, objects" in page
+    assert "objects, video" not in page
 
 
 def test_features_for_a_model_of_text_stop(call, corpus, model_dir, tmp_path):

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from modeling_videoqa.card import card_values
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))  # behind: examples/evaluate.py has the name of a library
 
@@ -65,6 +67,23 @@ def test_a_recipe_that_fits_no_data_stops(tmp_path):
         common.check_recipe(recipe, data_with([None, None]), features={})
     recipe["model"]["span_loss_weight"] = 0
     common.check_recipe(recipe, data_with([None, None]), features={})
+
+
+def test_a_misspelt_path_of_a_model_is_not_looked_for_on_the_hub(tmp_path):
+    assert common.model_name(str(tmp_path)) == str(tmp_path)
+    assert common.model_name("me/mini") == "me/mini"
+    for name in (str(tmp_path / "nowhere"), "runs/demo/modell", "modell"):
+        with pytest.raises(SystemExit, match=r"is no folder\. Allowed: the folder of a trained model, or its name"):
+            common.model_name(name)
+
+
+def test_a_run_notes_where_its_features_are_from_and_the_card_tells_it(tmp_path):
+    index = {"model": "ResNetModel", "name_or_path": "/a/folder/of/mine", "weights_sha256": "ab12", "frame_rate": 2.0}
+    for name, features in (("seen", SimpleNamespace(index=index)), ("file", object()), ("blind", None)):
+        common.begin_run(tmp_path / name, {"data": "mini"}, features)
+    told = {path.name: card_values(path)["features"] for path in tmp_path.iterdir()}
+    assert told == {"seen": "ResNetModel; weights SHA-256 `ab12`; 2.0 frames a second", "file": None, "blind": None}
+    assert card_values(tmp_path / "seen", given={"features": "as on the page"})["features"] == "as on the page"
 
 
 def test_summary_gives_mean_and_spread_of_the_seeds():

@@ -23,6 +23,7 @@ from transformers import (
     ResNetModel,
     pipeline,
 )
+from transformers.dynamic_module_utils import get_imports
 
 from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice, VideoQAModel, VideoQAPipeline, card, hub
 from modeling_videoqa import fresh_process as fresh
@@ -214,6 +215,8 @@ def test_a_folder_appears_whole_or_not_at_all(stage, tmp_path):
         stage("new", tmp_path / "release", template=tmp_path / "nowhere.md")
     with pytest.raises(FileNotFoundError, match="Allowed: the text of a licence"):
         stage("new", tmp_path / "release", license_file=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is no folder\. Allowed: the folder of a run"):
+        stage("nowhere", tmp_path / "release")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
@@ -445,6 +448,13 @@ def test_a_card_holds_what_was_measured_beside_the_twin(releases):
     assert header.datasets is None  # as the data set's name on the Hub was not given
 
 
+def test_a_card_names_all_that_its_code_imports(releases):
+    # What transformers asks for before it loads the code; tqdm comes with transformers, Pillow does not.
+    imported = {name for file in CODE for name in get_imports(releases["new"] / file)} - sys.stdlib_module_names
+    assert imported == {"PIL", "numpy", "torch", "tqdm", "transformers"}
+    assert "It needs transformers, torch, numpy, Pillow and PyAV" in (releases["new"] / "README.md").read_text()
+
+
 def test_what_is_not_known_is_left_out(runs, tmp_path):
     text = render_card(TEMPLATE, card_values(tmp_path))
     for word in ("None", "Results", "Environmental", "minutes", "interval", "twin", "Speed", "recipe", "model-index"):
@@ -472,6 +482,7 @@ def test_every_card_is_well_formed(runs, takes, data):
     assert "None" not in text
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert ('"video": "clip.mp4"' in text) == (takes == "pictures")
+    assert ("about twice chance" in text) == (data != "mini")  # the mini corpus gives nothing away
     code = text.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert len([line for line in code.splitlines() if line]) == 5

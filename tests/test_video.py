@@ -529,7 +529,7 @@ class TestBadFiles:
 
     def test_without_pyav(self, clips, monkeypatch):
         monkeypatch.setattr(video_videoqa, "av", None)
-        with pytest.raises(ImportError, match="pip install av"):
+        with pytest.raises(ImportError, match=r"av >= 17\.1\. Install it with 'pip install --upgrade av'"):
             probe_video(clips["plain"])
 
 
