@@ -133,7 +133,9 @@ def measure(case: Case, pool: ProcessPoolExecutor) -> dict:
     memory, longest = {}, None
     if not case.large:
         memory = {kind: pool.submit(memory_of, case, kind).result() for kind in ("plain", "packed")}
-        longest = seconds(case.way("longest"))
+        call = case.way("longest")
+        call()
+        longest = seconds(call)
     model = make_model(case.encoder)
     config = model.config.text_config
     dtype = torch.bfloat16 if case.bf16 else torch.float32
