@@ -403,11 +403,14 @@ class VideoQAModel(VideoQAPreTrainedModel):
         Whether `torch.nn.attention.varlen` can serve here: layers of BERT's form, a GPU with flash attention, half
         precision, and no dropout of attention weights, which it has none of.
         """
-        device = self.device.type
-        if device != "cuda" or not self._has_row_layers or torch.cuda.get_device_capability(self.device) < (8, 0):
+        device, config = self.device.type, self.config.text_config
+        if device != "cuda" or not self._has_row_layers or not torch.backends.cuda.is_flash_attention_available():
+            return False
+        head_size = config.hidden_size // config.num_attention_heads
+        if torch.cuda.get_device_capability(self.device) < (8, 0) or head_size % 8 or head_size > 256:
             return False
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.text_encoder.dtype
-        dropout = self.config.text_config.attention_probs_dropout_prob if self.training else 0.0
+        dropout = config.attention_probs_dropout_prob if self.training else 0.0
         return dtype in (torch.bfloat16, torch.float16) and not dropout
 
     def encode_segments(self, input_ids, attention_mask, token_type_ids, segment_mask) -> Tensor:

@@ -13,8 +13,8 @@ from .modeling_videoqa import VideoQAForMultipleChoice
 def quantize_int8(model: VideoQAForMultipleChoice) -> VideoQAForMultipleChoice:
     """
     A copy of a model whose text encoder has its linear layers in int8: weights by output channel, activations as they
-    come. A quarter of the encoder's memory and, on a CPU, 1.5 to 3 times the speed; logits change in the third digit,
-    and what that costs in accuracy is measured by `examples/evaluate.py --int8`.
+    come. A quarter of the encoder's memory and 1.4 times the speed on a CPU with AVX2. It is not free: on TVQA+ it cost
+    a small encoder 7 points of accuracy (benchmarks/RESULTS.md). Measure yours with `examples/evaluate.py --int8`.
 
     The copy answers and cannot be trained or saved: save the model itself, and quantize it where it is used.
 
