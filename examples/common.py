@@ -14,7 +14,10 @@ from pathlib import Path
 import torch
 import yaml
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
+from transformers import AutoModel, HfArgumentParser, TrainingArguments
+
+# Its own module: in older versions the name in `transformers` asks for torchvision, which nothing here needs.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from modeling_videoqa import VideoQAConfig
 from modeling_videoqa.card import is_hub_name
