@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo   train on the mini corpus and answer a question, about 5 minutes on 2 cores"
 	@echo "make test   the whole test suite, at most 8 minutes on 2 cores"
-	@echo "make test-oldest   the same on the oldest versions that setup.cfg allows; torch brings its CUDA packages, about 5 GB"
+	@echo "make test-oldest   the same on the oldest versions that setup.cfg allows; torch brings its CUDA packages, 8 GB on disk"
 	@echo "make lint   ruff"
 	@echo "make bench  the encoder against the padded way and a matrix product, under 10 minutes"
 	@echo "make real   the figures on ../shared/real/tvqa_plus: 3 seeds and the question-only twin, about 1 hour"

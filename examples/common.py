@@ -13,7 +13,10 @@ from pathlib import Path
 import torch
 import yaml
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, HfArgumentParser, TrainingArguments
+from transformers import AutoConfig, AutoModel, HfArgumentParser, TrainingArguments
+
+# Its own module: in older versions the name in `transformers` asks for torchvision, which nothing here needs.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from modeling_videoqa import VideoQAConfig, VideoQAForMultipleChoice
 from modeling_videoqa.adapters import add_adapters, lora_config

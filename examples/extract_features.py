@@ -17,7 +17,10 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import AutoImageProcessor, AutoModel, AutoModelForObjectDetection
+from transformers import AutoModel, AutoModelForObjectDetection
+
+# Its own module: in older versions the name in `transformers` asks for torchvision, which nothing here needs.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from modeling_videoqa.training import native_bf16
 from processing import FeatureStore, extract_features, extract_objects

@@ -23,10 +23,17 @@ from modeling_videoqa.hub import check_release, push_release, release_files, sta
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def repo_name(name: str) -> str:
+    """A name on the Hub; a dry run is to stop at what a push would stop at."""
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise SystemExit(f"--repo_id {name}. Allowed: user/name, or organisation/name. Pass such a name.")
+    return name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of a run of train.py: model, processor, metrics")
-    parser.add_argument("--repo_id", required=True, help="user/name on the Hub")
+    parser.add_argument("--repo_id", required=True, type=repo_name, help="user/name on the Hub")
     parser.add_argument("--dry_run", action="store_true", help="stage and check, tell what would go, send nothing")
     parser.add_argument("--revision", help="branch to push to, made where there is none; default: main")
     parser.add_argument("--message", help="of the commit")

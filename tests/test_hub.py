@@ -410,6 +410,11 @@ def test_the_script_stages_checks_tells_and_pushes(loopback, runs, releases, mon
     assert not repo.private
     assert repo.log[-1][2] == "First"
     assert b"31 questions a second" in repo.commits[repo.branches["main"]]["README.md"]
+    for name in ("tiny", "me/", "me/tiny/videoqa"):
+        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", "--model", "nowhere", "--repo_id", name, "--dry_run"])
+        with pytest.raises(SystemExit, match=rf"--repo_id {name}\. Allowed: user/name"):
+            push_to_hub.main()
+    monkeypatch.setattr(sys, "argv", arguments)
     (tmp_path / "card.yaml").write_text("sped: 31\n")
     with pytest.raises(SystemExit, match=r"Unknown fields in the given values: sped. Allowed: model_name"):
         push_to_hub.main()
