@@ -30,10 +30,10 @@ QUESTION_TOKENS = [6, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17
 ANSWER_TOKENS = [1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 8, 9, 11, 13, 43]
 
 
-def make_model(encoder: str, tuned: int | None = None, **text_config) -> VideoQAForMultipleChoice:
+def make_model(encoder: str, tuned: int | None = None) -> VideoQAForMultipleChoice:
     """A text-only model of random weights; `tuned` top layers are trained, by default the upper half as the paper's."""
     torch.manual_seed(0)
-    shape = ENCODERS[encoder] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | text_config
+    shape = ENCODERS[encoder] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     tuned = shape["num_hidden_layers"] // 2 if tuned is None else tuned
     return VideoQAForMultipleChoice(
         VideoQAConfig(text_config=shape, video_feature_size=None, num_tuned_text_layers=tuned)
