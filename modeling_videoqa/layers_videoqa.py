@@ -1,10 +1,16 @@
-"""Layers of BERT's form for rows of text: exact, and without the work that rows do not need."""
+"""Attention over rows of text: exact, and without the work that rows do not need."""
+
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import BertLayer, eager_attention_forward
+from transformers.models.camembert.modeling_camembert import CamembertLayer
 from transformers.models.electra.modeling_electra import ElectraLayer
 from transformers.models.roberta.modeling_roberta import RobertaLayer
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
@@ -81,14 +87,17 @@ class RowLayerMixin:
             queries, longest = states[cu_seqlens[:-1].long()], 1
             own = torch.arange(len(cu_seqlens), dtype=torch.int32, device=states.device)
         query, key, value = self._heads(queries, states)
-        attended = varlen_attn(
-            query, key, value, own, cu_seqlens, longest, max_length, scale=self.attention.self.scaling
-        )  # (num_queries, num_heads, head_size)
+        # (num_queries, num_heads, head_size); torch 2.10 knows one scale alone, which is that of all these layers
+        attended = varlen_attn(query, key, value, own, cu_seqlens, longest, max_length)
         return self.feed_forward_chunk(self.attention.output(attended.flatten(1)[None], queries[None]))
 
 
 class RowBertLayer(RowLayerMixin, BertLayer):
     """BERT's."""
+
+
+class RowCamembertLayer(RowLayerMixin, CamembertLayer):
+    """CamemBERT's."""
 
 
 class RowElectraLayer(RowLayerMixin, ElectraLayer):
@@ -105,6 +114,7 @@ class RowXLMRobertaLayer(RowLayerMixin, XLMRobertaLayer):
 
 ROW_LAYERS = {
     BertLayer: RowBertLayer,
+    CamembertLayer: RowCamembertLayer,
     ElectraLayer: RowElectraLayer,
     RobertaLayer: RowRobertaLayer,
     XLMRobertaLayer: RowXLMRobertaLayer,
@@ -128,3 +138,68 @@ def install_row_layers(layers: nn.ModuleList) -> bool:
         layer.__class__ = ROW_LAYERS[type(layer)]
     layers[-1].first_token_only = True
     return True
+
+
+# --- encoders of another form, through the attention interface
+
+# As "sdpa", and for rows that come end to end `torch.nn.attention.varlen`. A name of its own, given once: to switch the
+# name for one call would not be safe beside other threads, nor for layers that a checkpoint computes again.
+SDPA_OR_VARLEN = "sdpa_or_varlen"
+# Encoders that take `position_ids`, hand every further argument down to the attention interface, scale by the root of
+# the head's size, and have no bias that depends on how far two tokens of the batch are apart.
+TAKE_THE_INTERFACE = ("distilbert", "modernbert")
+VARLEN_HAS_WINDOWS = "window_size" in signature(varlen_attn).parameters  # not in torch 2.10
+
+
+def sdpa_or_varlen(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    cu_seqlens: Tensor | None = None,
+    max_length: int | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """
+    An attention function of the transformers library.
+
+    Args:
+        query, key, value (`Tensor[num_rows, num_heads, length, head_size]`): Rows end to end: `num_rows` is 1.
+        attention_mask (`Tensor`, *optional*): As for "sdpa"; not looked at for rows end to end.
+        cu_seqlens, max_length: As in [`RowLayerMixin`].
+
+    Returns:
+        `Tensor[num_rows, length, num_heads, head_size]`, and `None` for the weights.
+    """
+    if cu_seqlens is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    window = kwargs.get("sliding_window")  # tokens that one sees to either side, itself counted
+    window = {} if window is None or window >= max_length else {"window_size": (window - 1, window - 1)}
+    attended = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_length, max_length, **window)
+    return attended[None], None
+
+
+AttentionInterface.register(SDPA_OR_VARLEN, sdpa_or_varlen)
+AttentionMaskInterface.register(SDPA_OR_VARLEN, sdpa_mask)
+
+
+def install_attention(encoder: PreTrainedModel) -> None:
+    """
+    Let an encoder of another form than BERT's, which has "sdpa" and takes the attention interface, take rows end to end
+    too: `cu_seqlens` and `max_length` among its arguments, as [`RowLayerMixin`] has them.
+
+    Args:
+        encoder ([`PreTrainedModel`]): As it was made; another encoder stays as it is.
+    """
+    config = encoder.config
+    if config.model_type in TAKE_THE_INTERFACE and config._attn_implementation == "sdpa":
+        encoder.set_attn_implementation(SDPA_OR_VARLEN)
+
+
+def attends_end_to_end(encoder: PreTrainedModel, max_length: int) -> bool:
+    """Whether [`sdpa_or_varlen`] is the attention of the encoder, and takes rows of up to `max_length` tokens."""
+    window = getattr(encoder.config, "sliding_window", None)
+    fits = VARLEN_HAS_WINDOWS or window is None or window >= max_length
+    return fits and encoder.config._attn_implementation == SDPA_OR_VARLEN

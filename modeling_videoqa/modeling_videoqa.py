@@ -11,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_videoqa import POSITIONS_BEHIND_PADDING, VideoQAConfig
-from .layers_videoqa import install_row_layers
+from .layers_videoqa import attends_end_to_end, install_attention, install_row_layers
 from .loss_videoqa import answer_loss, contrastive_loss, span_loss, weighted_sum
 from .packing_videoqa import encode_rows, lay_end_to_end
 
@@ -288,6 +288,7 @@ class VideoQAModel(VideoQAPreTrainedModel):
         self.text_encoder.pooler = None  # the last hidden state of [CLS] is used; an idle pooler would upset DDP
         layers = self._text_layers() or nn.ModuleList()
         self._has_row_layers = install_row_layers(layers)
+        install_attention(self.text_encoder)
         if len(layers):  # of a class of our own, perhaps; device_map must not cut one in two
             self._no_split_modules = [type(layers[-1]).__name__]
         self.token_type_embeddings = self._install_token_types()
@@ -378,8 +379,8 @@ class VideoQAModel(VideoQAPreTrainedModel):
 
     def encode_end_to_end(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """
-        [CLS] of rows of text as [`encode_text`] gives it, all rows end to end in one pass without a padded place. For
-        layers of BERT's form on a GPU with flash attention; see [`takes_rows_end_to_end`].
+        [CLS] of rows of text as [`encode_text`] gives it, all rows end to end in one pass without a padded place. On a
+        GPU with flash attention; see [`takes_rows_end_to_end`].
 
         Args:
             input_ids, attention_mask, token_type_ids (`Tensor[num_rows, length]`): Padding on the right.
@@ -390,27 +391,34 @@ class VideoQAModel(VideoQAPreTrainedModel):
         token_ids, token_types, positions, cu_seqlens = lay_end_to_end(input_ids, attention_mask, token_type_ids)
         if self.config.text_config.model_type in POSITIONS_BEHIND_PADDING:
             positions = positions + self.config.text_config.pad_token_id + 1
-        return self._hidden_states(
+        states = self._hidden_states(
             token_ids[None],
             token_types[None],
             position_ids=positions[None],
+            # Nobody looks at it: a mask in its last form, lest an encoder with a sliding window makes one of all tokens
+            # by all tokens.
+            attention_mask=token_ids.new_ones(1, 1, 1, 1),
             cu_seqlens=cu_seqlens,
             max_length=input_ids.shape[1],
         )[0]
+        return states if self._has_row_layers else states[cu_seqlens[:-1].long()]
 
     def takes_rows_end_to_end(self) -> bool:
         """
-        Whether `torch.nn.attention.varlen` can serve here: layers of BERT's form, a GPU with flash attention, half
+        Whether `torch.nn.attention.varlen` can serve here: an encoder that takes it, a GPU with flash attention, half
         precision, and no dropout of attention weights, which it has none of.
         """
         device, config = self.device.type, self.config.text_config
-        if device != "cuda" or not self._has_row_layers or not torch.backends.cuda.is_flash_attention_available():
+        if not self._has_row_layers and not attends_end_to_end(self.text_encoder, self.config.max_text_length):
+            return False
+        if device != "cuda" or not torch.backends.cuda.is_flash_attention_available():
             return False
         head_size = config.hidden_size // config.num_attention_heads
         if torch.cuda.get_device_capability(self.device) < (8, 0) or head_size % 8 or head_size > 256:
             return False
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.text_encoder.dtype
-        dropout = config.attention_probs_dropout_prob if self.training else 0.0
+        names = ("attention_probs_dropout_prob", "attention_dropout")
+        dropout = self.training and any(getattr(config, name, 0.0) for name in names)
         return dtype in (torch.bfloat16, torch.float16) and not dropout
 
     def encode_segments(self, input_ids, attention_mask, token_type_ids, segment_mask) -> Tensor:

@@ -4,7 +4,17 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig
+from transformers import (
+    AttentionMaskInterface,
+    AutoModel,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from modeling_videoqa import VideoQAConfig, VideoQAModel, layers_videoqa
 from modeling_videoqa.layers_videoqa import RowLayerMixin, install_row_layers
@@ -18,7 +28,16 @@ FAMILIES = [
     RobertaConfig(**SIZES, pad_token_id=0),
     XLMRobertaConfig(**SIZES, pad_token_id=0),
     ElectraConfig(**SIZES, embedding_size=16),
+    CamembertConfig(**SIZES, pad_token_id=0),
 ]
+# Of another form: through the attention interface.
+OTHERS = [
+    DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=24, dropout=0.0, attention_dropout=0.0),
+    ModernBertConfig(  # windows of two tokens to either side in all layers but every third
+        vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
+        local_attention=4, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+    ),
+]  # fmt: skip
 
 
 def both(config, attention, dtype=torch.float32):
@@ -96,7 +115,7 @@ def test_layers_of_another_form_stay_as_they_are():
 # --- rows end to end
 
 
-def attend_row_by_row(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale):
+def attend_row_by_row(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
     """What torch.nn.attention.varlen documents, in plain words; its own kernels need a GPU."""
     found = []
     for row in range(len(cu_seq_q) - 1):
@@ -104,7 +123,11 @@ def attend_row_by_row(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, sc
         k, v = (states[cu_seq_k[row] : cu_seq_k[row + 1]].transpose(0, 1) for states in (key, value))
         assert q.shape[1] <= max_q
         assert k.shape[1] <= max_k
-        found.append(((q @ k.transpose(1, 2) * scale).softmax(dim=-1) @ v).transpose(0, 1))
+        scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+        if window_size != (-1, -1):
+            ahead = torch.arange(k.shape[1]) - torch.arange(q.shape[1])[:, None]
+            scores = scores.masked_fill((ahead < -window_size[0]) | (ahead > window_size[1]), -torch.inf)
+        found.append((scores.softmax(dim=-1) @ v).transpose(0, 1))
     return torch.cat(found)
 
 
@@ -123,7 +146,7 @@ def text_rows():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
+@pytest.mark.parametrize("config", FAMILIES + OTHERS, ids=lambda config: config.model_type)
 def test_rows_end_to_end_are_those_of_the_padded_batch(config, checkpointing, monkeypatch):
     monkeypatch.setattr(layers_videoqa, "varlen_attn", attend_row_by_row)
     model, rows, found = text_model(config).train(), text_rows(), []
@@ -148,6 +171,41 @@ def test_no_place_is_padded_end_to_end(monkeypatch):
     assert seen == [(25, 25), (5, 25)]  # the last layer asks for the first tokens alone
 
 
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.model_type)
+def test_through_the_interface_no_mask_of_all_tokens_by_all_is_made(config, monkeypatch):
+    seen = []
+
+    def attend(query, *args, **kwargs):
+        seen.append(len(query))
+        return query
+
+    def no_mask(*args, **kwargs):
+        raise AssertionError("a mask was made")
+
+    model = text_model(config)
+    assert model.encode_text(*text_rows()).shape == (5, 16)
+    monkeypatch.setattr(layers_videoqa, "varlen_attn", attend)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, layers_videoqa.SDPA_OR_VARLEN, no_mask)
+    model.encode_end_to_end(*text_rows())
+    assert seen == [25] * config.num_hidden_layers
+
+
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.model_type)
+def test_another_attention_that_the_user_asks_for_is_kept(config):
+    config = VideoQAConfig(text_config=config, video_feature_size=None, max_text_length=9)
+    model = VideoQAModel._from_config(config, attn_implementation="eager")
+    assert model.text_encoder.config._attn_implementation == "eager"
+    assert not layers_videoqa.attends_end_to_end(model.text_encoder, 9)
+
+
+def test_windows_need_a_kernel_that_has_them(monkeypatch):
+    encoder = text_model(OTHERS[1]).text_encoder
+    monkeypatch.setattr(layers_videoqa, "VARLEN_HAS_WINDOWS", False)
+    assert [layers_videoqa.attends_end_to_end(encoder, length) for length in (2, 3)] == [True, False]
+    monkeypatch.setattr(layers_videoqa, "VARLEN_HAS_WINDOWS", True)
+    assert layers_videoqa.attends_end_to_end(encoder, 3)
+
+
 def test_a_whole_answer_is_the_same_end_to_end(make_model, make_batch, monkeypatch):
     monkeypatch.setattr(layers_videoqa, "varlen_attn", attend_row_by_row)
     model, batch = make_model(), make_batch(segments=(3, 1))
@@ -163,7 +221,7 @@ def test_a_cpu_takes_rows_by_blocks(make_model):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
+@pytest.mark.parametrize("config", FAMILIES + OTHERS, ids=lambda config: config.model_type)
 def test_on_a_gpu_rows_go_end_to_end_in_half_precision(config):
     model, rows = text_model(config).float().cuda().eval(), [rows.cuda() for rows in text_rows()]
     with torch.autocast("cuda", torch.bfloat16):
