@@ -326,8 +326,9 @@ def test_words_that_a_processor_adds(make_model, tiny_encoder_dir, make_config):
 def test_the_attention_implementations_agree(folder, make_batch):
     models = {kind: load(folder, attn_implementation=kind) for kind in ("eager", "sdpa")}
     for kind, model in models.items():
-        configs = (model.config, model.config.text_config, model.model.text_encoder.config)
-        assert {config._attn_implementation for config in configs} == {kind}
+        assert model.config._attn_implementation == kind
+        # The encoder itself may have a name for sdpa that takes rows end to end as well.
+        assert model.model.text_encoder.config._attn_implementation.removesuffix("_or_varlen") == kind
     batch = make_batch()
     assert_same_outputs(models["sdpa"](**batch), models["eager"](**batch))
     assert_same_gradients(*(gradients(models[kind], batch) for kind in ("sdpa", "eager")))
@@ -335,7 +336,7 @@ def test_the_attention_implementations_agree(folder, make_batch):
 
 def test_the_attention_implementation_can_be_changed_later(model, make_batch):
     expected = model(**make_batch())
-    assert model.model.text_encoder.config._attn_implementation == "sdpa"
+    assert model.model.text_encoder.config._attn_implementation.removesuffix("_or_varlen") == "sdpa"
     model.set_attn_implementation("eager")
     assert model.model.text_encoder.config._attn_implementation == "eager"
     assert_same_outputs(model(**make_batch()), expected)
