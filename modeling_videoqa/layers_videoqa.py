@@ -195,7 +195,7 @@ def install_attention(encoder: PreTrainedModel) -> None:
     """
     config = encoder.config
     if config.model_type in TAKE_THE_INTERFACE and config._attn_implementation == "sdpa":
-        encoder.set_attn_implementation(SDPA_OR_VARLEN)
+        config._attn_implementation = SDPA_OR_VARLEN
 
 
 def attends_end_to_end(encoder: PreTrainedModel, max_length: int) -> bool:
