@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from transformers import AutoModelForMultipleChoice, AutoProcessor
+from transformers import AutoModelForMultipleChoice
 
 import processing  # noqa: F401 (registers the processor)
 from modeling_videoqa.export import export_onnx
+from modeling_videoqa.hub import load_processor
 
 QUESTION = "Where does the woman put the letter after she reads it ?"
 CHOICES = ["In a drawer", "On the kitchen table", "Into her coat", "In the fire", "Under the blue lamp by the window"]
@@ -67,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         model = AutoModelForMultipleChoice.from_pretrained(args.model, dtype=torch.float32, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(args.model, local_files_only=True)
+        processor = load_processor(args.model)
         batch = example_batch(processor, model.config, args.questions, args.segments)
         difference = export_onnx(model, args.output, batch)
     except (ValueError, OSError, ImportError) as error:

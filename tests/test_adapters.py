@@ -11,8 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from test_common_checks import ENCODERS, assert_same_outputs, assert_same_weights, gradients, load
-from test_train_script import KillAt, Killed, assert_the_same_run, killed
-from tiny_training import EXAMPLES, TinyTraining, call, common, log_of, train
+from tiny_training import EXAMPLES, TinyTraining, assert_the_same_run, call, common, kill, log_of, train
 from transformers import AutoModel
 
 from modeling_videoqa import VideoQAForMultipleChoice, adapters, training
@@ -255,17 +254,10 @@ def test_the_number_of_trained_parameters_is_logged(tiny, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("step", [5, 17, None], ids=["no checkpoint yet", "second epoch", "after its last step"])
-def test_a_killed_run_ends_as_an_unbroken_one(tiny, unbroken, tmp_path, monkeypatch, step):
+def test_a_killed_run_ends_as_an_unbroken_one(tiny, unbroken, tmp_path, step):
     folder, options = unbroken
     arguments = tiny.arguments(tmp_path, *options)
-    with monkeypatch.context() as patch:
-        if step is None:
-            patch.setattr(train, "predict", killed)
-        else:
-            add = train.log_loss_parts
-            patch.setattr(train, "log_loss_parts", lambda trainer: (add(trainer), trainer.add_callback(KillAt(step))))
-        with pytest.raises(Killed):
-            call(train, arguments)
+    kill(arguments, step)
     call(train, arguments)
     run = tmp_path / "full" / "seed_0"
     assert_the_same_run(run, folder)

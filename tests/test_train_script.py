@@ -4,14 +4,13 @@ import json
 import math
 import shutil
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_training import TinyTraining, call, common, log_of, metrics_of, train
-from transformers import AutoModelForMultipleChoice, AutoProcessor, TrainerCallback
+from tiny_training import TinyTraining, assert_the_same_run, call, common, kill, log_of, metrics_of, train
+from transformers import AutoModelForMultipleChoice, AutoProcessor
 
 from modeling_videoqa.metrics import evaluate_predictions
 from modeling_videoqa.submissions import read_predictions
@@ -227,51 +226,13 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
 # --- killed runs
 
 
-class Killed(Exception):
-    """In the place of a signal."""
-
-
-def killed(*args, **kwargs):
-    raise Killed
-
-
-class KillAt(TrainerCallback):
-    """Kills a run before a step of its second stage."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step and Path(args.output_dir).name == "main":
-            raise Killed
-
-
-def assert_the_same_run(run, unbroken):
-    assert (run / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
-    assert (run / "predictions.jsonl").read_bytes() == (unbroken / "predictions.jsonl").read_bytes()
-    assert metrics_of(run) == metrics_of(unbroken)
-    for stage in ("pretrain", "main"):
-        found, expected = (
-            [entry for entry in log_of(folder, stage) if "loss" in entry or "eval_loss" in entry]
-            for folder in (run, unbroken)
-        )
-        assert found == expected
-
-
 @pytest.mark.parametrize(
     "step", [4, 17, None], ids=["before its first checkpoint", "in its second epoch", "after its last step"]
 )
-def test_a_run_killed_in_its_second_stage_ends_as_an_unbroken_one(tiny, unbroken, tmp_path, monkeypatch, step):
+def test_a_run_killed_in_its_second_stage_ends_as_an_unbroken_one(tiny, unbroken, tmp_path, step):
     folder, options = unbroken
     arguments = tiny.arguments(tmp_path, *options)
-    with monkeypatch.context() as patch:
-        if step is None:
-            patch.setattr(train, "predict", killed)
-        else:
-            add = train.log_loss_parts
-            patch.setattr(train, "log_loss_parts", lambda trainer: (add(trainer), trainer.add_callback(KillAt(step))))
-        with pytest.raises(Killed):
-            call(train, arguments)
+    kill(arguments, step)
     run = tmp_path / "full" / "seed_0"
     assert not (run / "metrics.json").exists()
     call(train, arguments)

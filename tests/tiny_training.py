@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import NO_DROPOUT
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertModel, TrainerCallback
 
 from processing import load_videoqa
 from processing.mini_corpus import write_mini_corpus
@@ -25,8 +25,8 @@ import tables  # noqa: E402
 import train  # noqa: E402
 
 __all__ = [
-    "EXAMPLES", "TinyTraining", "ablation", "call", "common", "log_of", "metrics_of", "tables", "train",
-    "without_dropout",
+    "EXAMPLES", "TinyTraining", "ablation", "assert_the_same_run", "call", "common", "kill", "log_of", "metrics_of",
+    "tables", "train", "without_dropout",
 ]  # fmt: skip
 
 WIDTH = 8
@@ -114,3 +114,50 @@ def metrics_of(folder: Path) -> dict:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.pop("minutes") >= 0
     return metrics
+
+
+# --- killed runs
+
+
+class Killed(Exception):
+    """In the place of a signal."""
+
+
+class KillAt(TrainerCallback):
+    """Kills a run before a step of its second stage."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step and Path(args.output_dir).name == "main":
+            raise Killed
+
+
+def kill(arguments: list[str], step: int | None) -> None:
+    """Call the training script, and kill it before that step of its second stage; `None`: after its last one."""
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    add = train.log_loss_parts
+    with pytest.MonkeyPatch.context() as patch:
+        if step is None:
+            patch.setattr(train, "predict", killed)
+        else:
+            patch.setattr(train, "log_loss_parts", lambda trainer: (add(trainer), trainer.add_callback(KillAt(step))))
+        with pytest.raises(Killed):
+            call(train, arguments)
+
+
+def assert_the_same_run(run: Path, unbroken: Path) -> None:
+    """To the byte, and to the last entry of the logs."""
+    assert (run / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+    assert (run / "predictions.jsonl").read_bytes() == (unbroken / "predictions.jsonl").read_bytes()
+    assert metrics_of(run) == metrics_of(unbroken)
+    for stage in ("pretrain", "main"):
+        found, expected = (
+            [entry for entry in log_of(folder, stage) if "loss" in entry or "eval_loss" in entry]
+            for folder in (run, unbroken)
+        )
+        assert found == expected
