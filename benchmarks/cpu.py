@@ -78,7 +78,7 @@ class Case:
         if kind != "packed":
             model = make_plain(model)
         elif self.how == "int8":
-            model = quantize_int8(model)
+            model = quantize_int8(model, batch)
         elif self.how == "compile":
             model.model.text_encoder.compile(dynamic=True)
         if kind == "plain":

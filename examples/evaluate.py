@@ -158,11 +158,12 @@ def main() -> None:
         features = open_features(args.features, args.frame_rate) if args.features else None
         device = "cpu" if args.int8 else PartialState().device
         model, processor = load_model(args.model, features, inputs["video"], device)
-        if args.int8:
-            model = quantize_int8(model)
         inputs["video"] &= features is not None
         parts = {part: inputs[part] for part in ("subtitles", "objects")}
         dataset = VideoQADataset(processor, questions, data.clips, features if inputs["video"] else None, **parts)
+        if args.int8:  # its ranges from the first questions: no label of theirs is looked at
+            first = [dataset[place] for place in range(min(args.batch_size, len(dataset)))]
+            model = quantize_int8(model, processor.pad(first))
         predictions = predict(
             model,
             processor,

@@ -1,11 +1,14 @@
 """The encoder in int8: nearly the same answers, the model itself untouched, and clear errors."""
 
+import copy
+
 import pytest
 import torch
+from test_common_checks import ENCODERS
 from torch import nn
 
 from modeling_videoqa import quantization
-from modeling_videoqa.quantization import quantize_int8
+from modeling_videoqa.quantization import Int8Linear, quantize_int8
 
 
 def inference(batch):
@@ -17,13 +20,52 @@ def test_the_examples_in_the_docstrings_run(failed_examples):
     assert failed_examples(quantization) == 0
 
 
-def test_answers_are_nearly_the_same_and_not_quite(make_model, make_batch):
-    model, batch = make_model(scale=0.05), inference(make_batch())  # weights as large as those of a trained encoder
+def distance(found, exact):
+    return ((found.logits - exact.logits).abs().max() / exact.logits.std()).item()
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])  # the second has no biases
+@pytest.mark.parametrize("measured", [False, True], ids=["no batch", "a batch"])
+def test_answers_are_nearly_the_same_and_not_quite(family, measured, make_model, make_batch):
+    model = make_model(scale=0.05, text_config=ENCODERS[family]())  # weights as large as those of a trained encoder
+    batch = make_batch()
+    fast = quantize_int8(model, batch if measured else None)
     with torch.inference_mode():
-        exact, fast = model(**batch), quantize_int8(model)(**batch)
-    torch.testing.assert_close(fast.logits, exact.logits, rtol=0, atol=0.1 * exact.logits.std().item())
-    assert not torch.equal(fast.logits, exact.logits)
-    assert fast.start_logits.shape == exact.start_logits.shape
+        found, exact = fast(**inference(batch)), model(**inference(batch))
+    assert 0 < distance(found, exact) < 0.05
+    assert found.start_logits.shape == exact.start_logits.shape
+
+
+def test_a_token_with_large_values_takes_nothing_from_the_others():
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(32, 8), torch.randn(5, 32)
+    expected, inputs = linear(inputs), inputs * torch.tensor([1.0, 1.0, 1000.0, 1.0, 0.0])[:, None]
+    found = Int8Linear(linear)(inputs)
+    assert (found - expected)[[0, 1, 3]].abs().max() < 0.03
+    torch.testing.assert_close(found[4], linear.bias)
+
+
+def test_an_input_with_large_values_takes_little_from_the_others_once_it_is_known():
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(32, 8), torch.randn(64, 32) * torch.tensor([100.0] + 31 * [1.0])
+    with torch.no_grad():
+        linear.weight[:, 0] /= 100
+        expected = linear(inputs)
+    errors = [(Int8Linear(linear, known)(inputs) - expected).norm() for known in (None, inputs.abs().amax(dim=0))]
+    assert errors[1] < errors[0] / 5
+
+
+def test_labels_of_the_batch_change_nothing(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    batch.pop("anchor_input_ids")
+    with_labels, without = quantize_int8(model, batch), quantize_int8(model, inference(batch))
+    assert torch.equal(with_labels(**batch).logits, without(**batch).logits)
+
+
+def test_a_copy_answers_the_same(make_model, make_batch):
+    batch = inference(make_batch())
+    model = quantize_int8(make_model(), batch)
+    assert torch.equal(copy.deepcopy(model)(**batch).logits, model(**batch).logits)
 
 
 def test_every_linear_layer_of_the_encoder_and_nothing_else_is_int8(make_model):
