@@ -146,8 +146,11 @@ def install_row_layers(layers: nn.ModuleList) -> bool:
 # name for one call would not be safe beside other threads, nor for layers that a checkpoint computes again.
 SDPA_OR_VARLEN = "sdpa_or_varlen"
 # Encoders that take `position_ids`, hand every further argument down to the attention interface, scale by the root of
-# the head's size, and have no bias that depends on how far two tokens of the batch are apart.
-TAKE_THE_INTERFACE = ("distilbert", "modernbert")
+# the head's size, and have no bias that depends on how far two tokens of the batch are apart; each of them is tested.
+TAKE_THE_INTERFACE = (
+    "distilbert", "ernie", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "roberta-prelayernorm",
+    "xlm-roberta-xl",
+)  # fmt: skip
 VARLEN_HAS_WINDOWS = "window_size" in signature(varlen_attn).parameters  # not in torch 2.10
 
 

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AttentionMaskInterface,
+    AutoConfig,
     AutoModel,
     BertConfig,
     CamembertConfig,
@@ -38,6 +40,12 @@ OTHERS = [
         local_attention=4, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
     ),
 ]  # fmt: skip
+OTHERS += [
+    AutoConfig.for_model(name, **SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    for name in layers_videoqa.TAKE_THE_INTERFACE
+    if name in CONFIG_MAPPING
+    and name not in ("distilbert", "modernbert")  # the oldest transformers has not all of them
+]
 
 
 def both(config, attention, dtype=torch.float32):
