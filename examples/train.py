@@ -30,7 +30,7 @@ from common import (
     with_overrides,
 )
 from safetensors.torch import load_file
-from transformers import Trainer, TrainerState, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from modeling_videoqa import VideoQAForMultipleChoice
 from modeling_videoqa.adapters import add_adapters, merge_adapters, save_adapters
@@ -74,6 +74,26 @@ def training_arguments(stage: dict, folder: Path, seed: int) -> TrainingArgument
     return TrainingArguments(output_dir=str(folder), **settings)
 
 
+class Stopwatch(TrainerCallback):
+    """
+    Minutes of a run, with those of killed processes before it up to the checkpoint from which it goes on.
+
+    Args:
+        path: where they are noted with each checkpoint.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.began = path, time.perf_counter()
+        self.before = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def minutes(self) -> float:
+        return self.before + (time.perf_counter() - self.began) / 60
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            write_whole(self.path, json.dumps(self.minutes()))
+
+
 def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: a killed run may leave half of one."""
     whole = []
@@ -85,7 +105,7 @@ def last_checkpoint(folder: Path) -> str | None:
     return max(whole)[1] if whole else None
 
 
-def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int) -> Trainer:
+def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int, watch: Stopwatch) -> Trainer:
     """One stage with the stock Trainer; goes on from the last checkpoint where there is one."""
     collator = VideoQACollator(
         processor,
@@ -107,7 +127,7 @@ def train_stage(model, processor, datasets, stage: dict, folder: Path, seed: int
         eval_dataset=datasets["validation"],
         data_collator=collator,
         compute_metrics=answer_accuracy,
-        callbacks=[EpochCallback(collator)],
+        callbacks=[EpochCallback(collator), watch],
     )
     log_loss_parts(trainer)
     log_hypothesis_distances(trainer)
@@ -130,7 +150,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
             begin_run(folder, {**recipe, "inputs": {"input": inputs}}, features if inputs["video"] else None)
     if (folder / "metrics.json").exists():
         return json.loads((folder / "metrics.json").read_text())
-    began = time.perf_counter()
+    watch = Stopwatch(folder / "minutes.json")
     set_seed(seed)
     encoder = resolve_text_encoder(recipe["text_encoder"])
     if inputs["video"]:
@@ -153,7 +173,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         for split in ("train", "validation")
     }
     for name, stage in recipe["stages"].items():
-        trainer = train_stage(model, processor, datasets, stage, folder / name, seed)
+        trainer = train_stage(model, processor, datasets, stage, folder / name, seed, watch)
         if state.is_main_process:
             (folder / f"log_{name}.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         model = unsharded(model).to(trainer.args.device)
@@ -161,7 +181,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         if state.is_main_process:
             save_adapters(model, folder / "adapter", base_model=recipe["text_encoder"])
         merge_adapters(model)
-    minutes = (time.perf_counter() - began) / 60
+    minutes = watch.minutes()
     validation = datasets["validation"]
     predictions = predict(model, processor, validation, subtitles=validation.subtitles, bf16=trainer.args.bf16)
     metrics = evaluate_predictions(predictions, data.questions["validation"]) | {"minutes": round(minutes, 2)}
@@ -170,6 +190,7 @@ def run(recipe: dict, data, features, inputs: dict, seed: int, folder: Path, vis
         processor.save_pretrained(folder)
         write_predictions(folder / "predictions.jsonl", predictions)
         write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))  # the last file: the run is finished
+        watch.path.unlink(missing_ok=True)
     state.wait_for_everyone()
     return metrics
 

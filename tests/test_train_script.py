@@ -235,7 +235,11 @@ def test_a_run_killed_in_its_second_stage_ends_as_an_unbroken_one(tiny, unbroken
     kill(arguments, step)
     run = tmp_path / "full" / "seed_0"
     assert not (run / "metrics.json").exists()
+    spent = json.loads((run / "minutes.json").read_text())
+    assert 0 < spent < 2
+    (run / "minutes.json").write_text(json.dumps(100 + spent))
     call(train, arguments)
+    assert 100 < json.loads((run / "metrics.json").read_text())["minutes"] < 103  # of both processes
     assert_the_same_run(run, folder)
 
 
