@@ -23,7 +23,8 @@ from train import add_arguments, load_inputs, run
 
 from modeling_videoqa.files import write_whole
 
-ROW_KEYS = {"title", "input", "against", "model", "text_config", "stages"}
+CHANGES = {"model", "text_config", "lora", "stages"}  # of the recipe; None takes a key away
+ROW_KEYS = {"title", "input", "against"} | CHANGES
 
 
 def read_rows(path: str, recipe: dict) -> tuple[dict[str, dict], list[str]]:
@@ -38,7 +39,7 @@ def read_rows(path: str, recipe: dict) -> tuple[dict[str, dict], list[str]]:
         wanted = row.get("input", next(iter(recipe["inputs"])))
         if wanted not in recipe["inputs"]:
             raise SystemExit(f"{path}, {name}: input {wanted!r}. Allowed: {sorted(recipe['inputs'])}. Correct it.")
-        changes = {key: value for key, value in row.items() if key in ("model", "text_config", "stages")}
+        changes = {key: value for key, value in row.items() if key in CHANGES}
         changed = merge(recipe, changes) | {"inputs": {wanted: recipe["inputs"][wanted]}}
         check_recipe_keys(changed, f"{path}, {name}")
         if row.get("against", name) not in found["rows"]:

@@ -280,6 +280,15 @@ def test_rows_that_name_what_is_not_there_stop(tmp_path, content, came):
     assert came in str(stopped.value)
 
 
+def test_a_row_may_train_adapters_or_leave_them_out(tmp_path):
+    path, recipe = tmp_path / "rows.yaml", common.read_recipe(RECIPES / "tvqa_plus_text_lora.yaml")
+    rows = {"as_it_is": {}, "rank_2": {"lora": {"r": 2}}, "all_weights": {"lora": None}}
+    path.write_text(yaml.safe_dump({"rows": rows}))
+    found = {name: row["recipe"].get("lora") for name, row in ablation.read_rows(str(path), recipe)[0].items()}
+    assert found == {"as_it_is": recipe["lora"], "rank_2": {**recipe["lora"], "r": 2}, "all_weights": None}
+    assert recipe["lora"]["r"] != 2
+
+
 # --- the script
 
 
