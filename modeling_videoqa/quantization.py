@@ -32,7 +32,9 @@ class Int8Linear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach().clone()
         self.smoothing = None
         if largest is not None:
-            self.smoothing = (weight.abs().amax(dim=0).clamp(TINY) / largest.clamp(TINY)).sqrt()
+            # An input that was next to nothing so far may be more later, and is not to fill its row then.
+            largest = largest.clamp(largest.max().clamp(TINY) / 1000)
+            self.smoothing = (weight.abs().amax(dim=0).clamp(TINY) / largest).sqrt()
             weight = weight / self.smoothing
         scales = weight.abs().amax(dim=1).clamp(TINY).double() / 127
         zeros = torch.zeros(len(scales), dtype=torch.int64)

@@ -55,6 +55,15 @@ def test_an_input_with_large_values_takes_little_from_the_others_once_it_is_know
     assert errors[1] < errors[0] / 5
 
 
+def test_an_input_that_was_not_seen_before_takes_little_from_the_others():
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(32, 8), torch.randn(64, 32)
+    largest = inputs.abs().amax(dim=0)
+    largest[3] = 0.0
+    errors = [(Int8Linear(linear, known)(inputs) - linear(inputs)).norm() for known in (None, largest)]
+    assert errors[1] < 20 * errors[0] < linear(inputs).norm()
+
+
 def test_labels_of_the_batch_change_nothing(make_model, make_batch):
     model, batch = make_model(), make_batch()
     batch.pop("anchor_input_ids")
