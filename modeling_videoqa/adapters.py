@@ -59,7 +59,7 @@ def add_adapters(model, fields: Mapping[str, Any]) -> None:
     The model stays what it is: attention, GRUs, classifiers and a token-type table beside the encoder are trained as
     before, by any trainer. `num_tuned_text_layers` says nothing now; `layers_to_transform` chooses layers. As in any
     part that is frozen there is no dropout but in the modules that hold adapters. What a trainer saves on its way holds
-    weights and adapters apart: it is for resuming, and no model to load.
+    weights and adapters apart: it is for resuming, and `from_pretrained` refuses it.
 
     Args:
         model ([`VideoQAForMultipleChoice`]): Without adapters.

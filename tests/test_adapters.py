@@ -106,6 +106,12 @@ def test_a_merged_model_is_an_ordinary_one_that_answers_the_same(model, adapted,
     assert_same_outputs(loaded(**batch), expected, 2e-5)
 
 
+def test_a_model_with_adapters_apart_is_refused(adapted, tmp_path):
+    adapted.save_pretrained(tmp_path)  # as a trainer does on its way
+    with pytest.raises(ValueError, match=THREE_PARTS):
+        VideoQAForMultipleChoice.from_pretrained(tmp_path)
+
+
 def test_peft_loads_the_adapters_onto_the_encoder(family, model, adapted, make_batch, tmp_path):
     plain = model.model.text_encoder
     with warnings.catch_warnings():
