@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 # Two processes of one thread each, a file of tests in one of them: half as long on two cores.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile
+test test-oldest: export OMP_NUM_THREADS := 1
 # Progress bars and no telemetry; the demo and the tests fetch nothing at run time.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -32,7 +33,7 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir runs/demo
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST)
 
 # Every floor of setup.cfg, as name==version. They are read from there: no second list.
 $(OLDEST)/.installed: setup.cfg
@@ -44,7 +45,7 @@ $(OLDEST)/.installed: setup.cfg
 	touch $@
 
 test-oldest: $(OLDEST)/.installed
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST)
+	$(OLDEST)/bin/python $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -217,7 +217,7 @@ class VideoQAPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
 
     @classmethod
-    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """
         As in any transformers model; the layers that the config freezes come back frozen.
 
@@ -225,10 +225,10 @@ class VideoQAPreTrainedModel(PreTrainedModel):
             ValueError: the file holds LoRA adapters that are not merged: they would be left out, and the weights that
                 they adapt, which have other names there, would be made at random.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if any(".lora_" in name for name in info["unexpected_keys"]):
             raise ValueError(
-                f"{args[0] if args else 'The folder'} holds LoRA adapters apart from the weights that they adapt, as a "
+                f"{pretrained_model_name_or_path} holds LoRA adapters apart from the weights that they adapt, as a "
                 "checkpoint of a training on its way does. Allowed: a model with its adapters merged. Load the folder "
                 "that the finished run wrote, or call merge_adapters before save_pretrained."
             )
