@@ -6,11 +6,12 @@
 `plain` sends 40 rows of 80 tokens a choice through the whole encoder of the transformers library with sdpa, as the
 paper describes the batch; `longest` pads to the longest clip and row of the batch instead, once. A training step is
 forward with all three losses, backward and AdamW, the upper half of the encoder tuned, and no gradient below it in any
-way. `fraction_of_peak` is the work of the encoder's matrix products on valid tokens, over the time, over the rate of a
-matrix product measured beside it; `fraction_of_peak_needed` counts of the last layer only what its first token needs.
-`peak_mb` is what a call on `peak_questions` takes over what its process held before, each in a process of its own. Ways
-alternate round by round, so what disturbs the machine disturbs all of them; medians. `--compile` adds torch.compile's
-inductor, which needs a C++ compiler and minutes.
+way. In bfloat16 a training step is under autocast in all ways, and in inference the encoder's weights are cast; there
+`ratio_to_fp32` is against the plain way in float32. `fraction_of_peak` is the work of the encoder's matrix products on
+valid tokens, over the time, over the rate of a matrix product measured beside it; `fraction_of_peak_needed` counts of
+the last layer only what its first token needs. `peak_mb` is what a call on `peak_questions` takes over what its process
+held before, each in a process of its own. Ways alternate round by round, so what disturbs the machine disturbs all of
+them; medians. `--compile` adds torch.compile's inductor, which needs a C++ compiler and minutes.
 """
 
 import argparse
@@ -42,13 +43,14 @@ from encoding import (
     versions,
 )
 
-from modeling_videoqa.quantization import quantize_int8
+from modeling_videoqa.quantization import cast_bf16, quantize_int8
 from modeling_videoqa.training import native_bf16
 
 OUTPUT = Path(__file__).parent / "results" / "cpu.json"
 COLUMNS = {
-    "ratio": "{:.2f}", "ratio_to_longest": "{:.2f}", "fraction_of_peak": "{:.2f}", "fraction_of_peak_needed": "{:.2f}",
-    "questions_per_s": "{:.2f}", "valid_tokens_per_s": "{:.0f}", "peak_mb": "{:.0f}", "peak_ratio": "{:.2f}",
+    "ratio": "{:.2f}", "ratio_to_longest": "{:.2f}", "ratio_to_fp32": "{:.2f}", "fraction_of_peak": "{:.2f}",
+    "fraction_of_peak_needed": "{:.2f}", "questions_per_s": "{:.2f}", "valid_tokens_per_s": "{:.0f}",
+    "peak_mb": "{:.0f}", "peak_ratio": "{:.2f}",
 }  # fmt: skip
 
 
@@ -72,16 +74,21 @@ class Case:
         return self.questions * (2 if self.training else 1)
 
     def way(self, kind: str, questions: int | None = None):
-        """A call that answers the batch, or takes a training step on it, one of three ways."""
+        """A call that answers the batch, or takes a training step on it: "packed", "longest", "plain", "plain fp32"."""
         model = make_model(self.encoder).train(self.training)
         batch = make_batch(questions or self.questions, self.shape)
+        bf16 = self.bf16 and kind != "plain fp32"
         if kind != "packed":
             model = make_plain(model)
+            if bf16 and not self.training:
+                model.model.text_encoder.to(torch.bfloat16)
+        elif bf16 and not self.training:
+            model = cast_bf16(model)
         elif self.how == "int8":
             model = quantize_int8(model, batch)
         elif self.how == "compile":
             model.model.text_encoder.compile(dynamic=True)
-        if kind == "plain":
+        if kind.startswith("plain"):
             batch = pad_as_the_paper(batch)
         if self.training:
             call = training_step(model, torch.optim.AdamW(tuned_parameters(model), lr=1e-5), batch)
@@ -92,7 +99,8 @@ class Case:
                 return model(**batch)
 
         def timed():
-            with torch.inference_mode(not self.training), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16 and self.training)
+            with torch.inference_mode(not self.training), autocast:
                 call()
 
         return timed
@@ -139,22 +147,30 @@ def measure(case: Case, pool: ProcessPoolExecutor) -> dict:
     model = make_model(case.encoder)
     config = model.config.text_config
     dtype = torch.bfloat16 if case.bf16 else torch.float32
+    ways = ["plain", "packed"] + ["plain fp32"] * (case.bf16 and not case.training and not case.large)
     found = interleaved(
-        {kind: case.way(kind) for kind in ("plain", "packed")},
+        {kind: case.way(kind) for kind in ways},
         case.rounds,
         lambda: matrix_product_rate(config.hidden_size, config.intermediate_size, "cpu", dtype),
-        warm_up=("packed",),  # the plain way takes long, and its first time is like the others
+        # In float32 the plain way's first time is like the others; in bfloat16 it is not.
+        warm_up=("plain", "packed") if case.bf16 else ("packed",),
     )
     lengths = row_lengths(make_batch(case.questions, case.shape), case.training)
     work = encoder_work(lengths, config, tuned=model.config.num_tuned_text_layers if case.training else 0)
     times, peaks = {kind: figures["seconds"] for kind, figures in found.items()}, found["packed"]["peak"]
     rounds = list(zip(times["packed"], peaks, strict=True))
     packed = statistics.median(times["packed"])
+
+    def over_packed(kind: str) -> float | None:
+        ratios = [a / b for a, b in zip(times.get(kind, ()), times["packed"], strict=kind in times)]
+        return statistics.median(ratios) if ratios else None
+
     return {
         "case": case.name,
         "questions": case.questions,
-        "ratio": statistics.median(a / b for a, b in zip(times["plain"], times["packed"], strict=True)),
+        "ratio": over_packed("plain"),
         "ratio_to_longest": longest / packed if longest else None,
+        "ratio_to_fp32": over_packed("plain fp32"),
         "fraction_of_peak": statistics.median(work["whole"] / taken / peak for taken, peak in rounds),
         "fraction_of_peak_needed": statistics.median(work["needed"] / taken / peak for taken, peak in rounds),
         "questions_per_s": case.questions / packed,

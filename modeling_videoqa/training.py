@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 
+from .quantization import cast_bf16
+
 LOSS_PARTS = ("qa_loss", "span_loss", "contrastive_loss")
 
 
@@ -262,7 +264,8 @@ def predict(
         batch_size (`int`): Questions at a time.
         progress (`bool`): Show a bar.
         subtitles (`Callable`, *optional*): `clip_id -> sentences`, such as `dataset.subtitles`: adds the evidence.
-        bf16 (`bool`): Compute under bfloat16 autocast; see [`native_bf16`].
+        bf16 (`bool`): Compute in bfloat16, see [`native_bf16`]: on a CPU with a copy of the model that
+            [`~modeling_videoqa.quantization.cast_bf16`] makes, on a GPU under autocast.
 
     Returns:
         `dict`: For each qid `{"label": int, "probabilities": list[float], "start": float, "end": float}`, seconds; with
@@ -271,14 +274,15 @@ def predict(
     state = PartialState()
     was_training = model.training
     model.eval()
+    answering, autocast = (cast_bf16(model), False) if bf16 and model.device.type == "cpu" else (model, bf16)
     # Every n-th question for each of n processes: no place is padded, so no question is counted twice.
     share = Subset(dataset, range(state.process_index, len(dataset), state.num_processes))
     loader = DataLoader(share, batch_size=batch_size, collate_fn=lambda examples: examples)
     answers = []
     for examples in tqdm(loader, desc="answering", disable=not (progress and state.is_local_main_process)):
         batch = processor.pad(examples).to(model.device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            outputs = model(**_without_targets(batch))
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+            outputs = answering(**_without_targets(batch))
         places = [[str(n) for n in range(batch["input_ids"].shape[1])]] * len(examples)
         sentences = [subtitles(example["clip_id"]) for example in examples] if subtitles else None
         found = processor.post_process_multiple_choice(outputs, batch, places, sentences)

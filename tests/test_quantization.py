@@ -1,4 +1,4 @@
-"""The encoder in int8: nearly the same answers, the model itself untouched, and clear errors."""
+"""The encoder in int8 or bfloat16: nearly the same answers, the model itself untouched, and clear errors."""
 
 import copy
 
@@ -8,7 +8,7 @@ from test_common_checks import ENCODERS
 from torch import nn
 
 from modeling_videoqa import quantization
-from modeling_videoqa.quantization import Int8Linear, quantize_int8
+from modeling_videoqa.quantization import LONGEST_PLAIN_ATTENTION, Int8Linear, cast_bf16, quantize_int8
 
 
 def inference(batch):
@@ -34,6 +34,19 @@ def test_answers_are_nearly_the_same_and_not_quite(family, measured, make_model,
         found, exact = fast(**inference(batch)), model(**inference(batch))
     assert 0 < distance(found, exact) < 0.05
     assert found.start_logits.shape == exact.start_logits.shape
+
+
+@pytest.mark.parametrize("longest", [LONGEST_PLAIN_ATTENTION, LONGEST_PLAIN_ATTENTION + 1])  # plain attention, and sdpa
+@pytest.mark.parametrize("family", ENCODERS)
+def test_answers_in_bfloat16_are_as_near_as_under_autocast(family, longest, make_model, make_batch):
+    model = make_model(text_config=ENCODERS[family](), max_text_length=longest)
+    batch = inference(make_batch())
+    with torch.inference_mode():
+        found, exact = cast_bf16(model)(**batch), model(**batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(**batch)
+    assert 0 < distance(found, exact) < 3 * distance(rounded, exact)
+    assert found.logits.dtype is torch.float32
 
 
 def test_a_token_with_large_values_takes_nothing_from_the_others():
@@ -71,9 +84,13 @@ def test_labels_of_the_batch_change_nothing(make_model, make_batch):
     assert torch.equal(with_labels(**batch).logits, without(**batch).logits)
 
 
-def test_a_copy_answers_the_same(make_model, make_batch):
+MAKE = pytest.mark.parametrize("make", [quantize_int8, cast_bf16])
+
+
+@MAKE
+def test_a_copy_answers_the_same(make, make_model, make_batch):
     batch = inference(make_batch())
-    model = quantize_int8(make_model(), batch)
+    model = make(make_model())
     assert torch.equal(copy.deepcopy(model)(**batch).logits, model(**batch).logits)
 
 
@@ -86,14 +103,26 @@ def test_every_linear_layer_of_the_encoder_and_nothing_else_is_int8(make_model):
     assert len(left) < len(stock)
 
 
-def test_the_model_itself_stays_as_it_is(make_model):
-    model = make_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    quantize_int8(model.train())
+def test_the_encoder_and_nothing_else_is_in_bfloat16(make_model):
+    for name, parameter in cast_bf16(make_model()).named_parameters():
+        assert parameter.dtype is (torch.bfloat16 if "text_encoder." in name else torch.float32), name
+
+
+@MAKE
+def test_the_model_itself_stays_as_it_is(make, make_model, make_batch):
+    model, batch = make_model(), inference(make_batch())
+    expected = model(**batch).logits
+    make(model.train())
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.dtype is torch.float32
+    assert torch.equal(model.eval()(**batch).logits, expected)
 
 
 def test_another_dtype_is_refused(make_model):
     with pytest.raises(ValueError, match=r"in torch.float64. Allowed: cpu, torch.float32.*Call model.to"):
         quantize_int8(make_model().double())
+
+
+def test_another_device_is_refused(make_model):
+    with pytest.raises(ValueError, match=r"is on meta. Allowed: cpu.*Call the model under torch.autocast"):
+        cast_bf16(make_model().to("meta"))

@@ -8,6 +8,7 @@ import torch
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_videoqa import training
+from modeling_videoqa.quantization import cast_bf16
 from modeling_videoqa.training import (
     LOSS_PARTS,
     answer_accuracy,
@@ -395,3 +396,12 @@ def test_predict_answers_every_question_without_looking_at_its_targets(training_
     assert all(sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5) for answer in found.values())
     assert len(seen) == 3
     assert not set().union(*seen) & {"labels", "start_positions", "end_positions", "anchor_input_ids"}
+
+
+def test_predict_in_bf16_on_a_cpu_answers_with_a_cast_copy(make_model, make_questions):
+    model, questions = make_model(), make_questions(7)
+    rows = [question | {"qid": f"q{i}"} for i, question in enumerate(questions)]
+    found, exact = (predict(model, Answers(), rows, progress=False, bf16=bf16) for bf16 in (True, False))
+    assert found == predict(cast_bf16(model), Answers(), rows, progress=False)
+    assert found != exact
+    assert model.dtype is torch.float32
