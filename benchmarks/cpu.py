@@ -161,17 +161,15 @@ def measure(case: Case, pool: ProcessPoolExecutor) -> dict:
     times, peaks = {kind: figures["seconds"] for kind, figures in found.items()}, found["packed"]["peak"]
     rounds = list(zip(times["packed"], peaks, strict=True))
     packed = statistics.median(times["packed"])
-
-    def over_packed(kind: str) -> float | None:
-        ratios = [a / b for a, b in zip(times.get(kind, ()), times["packed"], strict=kind in times)]
-        return statistics.median(ratios) if ratios else None
-
+    ratios = {
+        kind: statistics.median(a / b for a, b in zip(times[kind], times["packed"], strict=True)) for kind in ways
+    }
     return {
         "case": case.name,
         "questions": case.questions,
-        "ratio": over_packed("plain"),
+        "ratio": ratios["plain"],
         "ratio_to_longest": longest / packed if longest else None,
-        "ratio_to_bf16": over_packed("plain bf16"),
+        "ratio_to_bf16": ratios.get("plain bf16"),
         "fraction_of_peak": statistics.median(work["whole"] / taken / peak for taken, peak in rounds),
         "fraction_of_peak_needed": statistics.median(work["needed"] / taken / peak for taken, peak in rounds),
         "questions_per_s": case.questions / packed,

@@ -84,13 +84,13 @@ def test_labels_of_the_batch_change_nothing(make_model, make_batch):
     assert torch.equal(with_labels(**batch).logits, without(**batch).logits)
 
 
-MAKE = pytest.mark.parametrize("make", [quantize_int8, cast_bf16])
+MAKE = pytest.mark.parametrize("make", [quantize_int8, lambda model, batch: cast_bf16(model)], ids=["int8", "bf16"])
 
 
 @MAKE
 def test_a_copy_answers_the_same(make, make_model, make_batch):
     batch = inference(make_batch())
-    model = make(make_model())
+    model = make(make_model(), batch)
     assert torch.equal(copy.deepcopy(model)(**batch).logits, model(**batch).logits)
 
 
@@ -111,11 +111,12 @@ def test_the_encoder_and_nothing_else_is_in_bfloat16(make_model):
 @MAKE
 def test_the_model_itself_stays_as_it_is(make, make_model, make_batch):
     model, batch = make_model(), inference(make_batch())
-    expected = model(**batch).logits
-    make(model.train())
+    before, expected = {name: value.clone() for name, value in model.state_dict().items()}, model(**batch).logits
+    make(model.train(), None)
     assert model.training
     assert model.dtype is torch.float32
-    assert torch.equal(model.eval()(**batch).logits, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.eval()(**batch).logits, expected)  # its attention is its own as well
 
 
 def test_another_dtype_is_refused(make_model):
